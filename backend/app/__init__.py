@@ -1,0 +1,1 @@
+"""Nova: budgets that hold, runs that resume, LLM calls that are charged once."""

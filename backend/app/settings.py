@@ -1,0 +1,113 @@
+"""Settings: the only reader of the environment.
+
+Nothing is read at import. ``load_settings()`` reads the variables once more at each call; a factory that is given none
+calls it. An empty variable counts as unset.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+__all__ = ["DATABASE_FILE", "Settings", "load_settings"]
+
+DATABASE_FILE: Final = "nova.db"
+"""The name of the SQLite file inside the data directory."""
+
+
+def _lower(text: str) -> str:
+    return text.strip().lower()
+
+
+Name = Annotated[str, AfterValidator(_lower)]
+
+
+class Settings(BaseSettings):
+    """What the environment says. Field names are the variables' names in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
+
+    env: Name = "development"
+
+    budget_store: Name | None = None
+    idempotency_store: Name | None = None
+    checkpoint_store: Name | None = None
+    redis_url: SecretStr | None = None
+    database_url: SecretStr | None = None
+    nova_data_dir: Path | None = None
+
+    llm_adapter: Name = "claude"
+    anthropic_api_key: SecretStr | None = None
+    openai_api_key: SecretStr | None = None
+    anthropic_default_model: str | None = None
+    openai_default_model: str | None = None
+    anthropic_base_url: str | None = None
+    openai_base_url: str | None = None
+
+    nova_prices_file: Path | None = None
+    nova_unknown_price: str = "deny"
+    nova_cut_stream: Literal["hold", "estimate"] = "hold"
+
+    r2_endpoint: str | None = None
+    r2_bucket: str | None = None
+    r2_access_key_id: SecretStr | None = None
+    r2_secret_access_key: SecretStr | None = None
+    nova_archive_dir: Path | None = None
+    checkpoint_offload_older_than_days: int = Field(default=3, ge=0)
+    checkpoint_retention_days: int = Field(default=7, ge=0)
+
+    @property
+    def production(self) -> bool:
+        """Whether implicit fallbacks are refused."""
+        return self.env in {"prod", "production"}
+
+    @property
+    def data_dir(self) -> Path:
+        """The directory of embedded state: ``NOVA_DATA_DIR``, else the user's data directory."""
+        if self.nova_data_dir is not None:
+            return self.nova_data_dir.expanduser()
+        from platformdirs import user_data_path
+
+        return user_data_path("nova", appauthor=False)
+
+    @property
+    def database_file(self) -> Path:
+        """The SQLite file: the path in a ``sqlite:///`` ``DATABASE_URL``, else ``nova.db`` in the data directory."""
+        url = self.database_url.get_secret_value() if self.database_url else ""
+        if not url.startswith("sqlite:"):
+            return self.data_dir / DATABASE_FILE
+        if not url.startswith("sqlite:///") or url == "sqlite:///":
+            raise ConfigurationError(
+                "DATABASE_URL names no file: write sqlite:///relative/path.db or sqlite:////absolute/path.db",
+                variable="DATABASE_URL",
+            )
+        return Path(url.removeprefix("sqlite:///")).expanduser()
+
+    def with_changes(self, **changes: object) -> Settings:
+        """Return a copy in which the named fields have other values."""
+        return self.model_copy(update=changes)
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        ConfigurationError: a variable has a value that it cannot have; the text names it and never shows the value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+        first = str(error.errors(include_input=False)[0]["loc"][0]).upper()
+        # `from None`: pydantic's error holds the rejected input, which may be a secret.
+        raise ConfigurationError(f"the environment is not valid: {problems}", variable=first) from None

@@ -1,0 +1,358 @@
+"""The types of an LLM call, and the adapter that every provider has.
+
+A prompt is a string or a list of messages. A message holds blocks of content; those that an adapter or model cannot
+take are refused before anything is sent, with a typed error.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Literal, TypeAlias
+
+from app.errors import InvalidInputError
+from app.money import Microcents
+
+__all__ = [
+    "DEFAULT_MAX_TOKENS",
+    "DEFAULT_TIMEOUT_S",
+    "CallContext",
+    "ContentBlock",
+    "DocumentBlock",
+    "FinishReason",
+    "ImageBlock",
+    "LLMAdapter",
+    "LLMConfig",
+    "LLMResponse",
+    "LLMUsage",
+    "Message",
+    "Prompt",
+    "ReasoningBlock",
+    "Role",
+    "StreamEnd",
+    "StreamEvent",
+    "TextBlock",
+    "TextDelta",
+    "ToolResultBlock",
+    "ToolUseBlock",
+    "as_messages",
+]
+
+DEFAULT_MAX_TOKENS: Final = 1024
+DEFAULT_TIMEOUT_S: Final = 120.0
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "stop_sequence", "tool_use", "refusal", "content_filter", "pause"]
+"""Why a response ended, in one vocabulary for all providers."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextBlock:
+    """Text. ``cache`` marks the end of a prefix that the provider may keep."""
+
+    text: str
+    cache: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageBlock:
+    """An image: ``data`` in base64, or a ``url``."""
+
+    media_type: str
+    data: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentBlock:
+    """A document, such as a PDF: ``data`` in base64, or a ``url``."""
+
+    media_type: str
+    data: str | None = None
+    url: str | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolUseBlock:
+    """A call of a tool that the model asks for."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResultBlock:
+    """What a tool gave."""
+
+    tool_use_id: str
+    content: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningBlock:
+    """Reasoning that a model shows; ``signature`` is the provider's, to be handed back unchanged."""
+
+    text: str
+    signature: str | None = None
+
+
+ContentBlock: TypeAlias = TextBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock | ReasoningBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn."""
+
+    role: Role
+    content: str | Sequence[ContentBlock]
+
+    @property
+    def blocks(self) -> tuple[ContentBlock, ...]:
+        """The content as blocks."""
+        return (TextBlock(self.content),) if isinstance(self.content, str) else tuple(self.content)
+
+
+Prompt: TypeAlias = str | Sequence[Message]
+
+
+def as_messages(prompt: Prompt) -> tuple[Message, ...]:
+    """Return a prompt as messages; a string is one turn of the user.
+
+    Raises:
+        InvalidInputError: it has no message, or none of its messages has content.
+    """
+    messages = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+    if not any(
+        (isinstance(block, TextBlock) and block.text.strip()) or not isinstance(block, TextBlock)
+        for message in messages
+        for block in message.blocks
+    ):
+        raise InvalidInputError("the prompt is empty: give it some text")
+    return messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMConfig:
+    """How a call is made; None leaves the choice to the provider.
+
+    Attributes:
+        model: None is the adapter's default model.
+        max_tokens: the most that may be generated, reasoning included; at least 1, never unlimited.
+        temperature: 0 to 2.
+        top_p: above 0, to 1.
+        stop: sequences that end the text; they are not part of it.
+        seed: for a repeatable answer, where the provider has such a thing.
+        system: instructions in front of the messages.
+        timeout_s: the wall-clock deadline of the whole call in seconds, retries and fallbacks included.
+        extra: parameters that are passed through as they are. Where a limit applies, one without a known bound is
+            refused before the call.
+    """
+
+    model: str | None = None
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    system: str | None = None
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no provider takes.
+
+        Raises:
+            InvalidInputError: which field, its value, and what it may be.
+        """
+        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
+            raise InvalidInputError(f"max_tokens must be an int of at least 1 ({self.max_tokens!r} given)")
+        if self.temperature is not None and not 0 <= self.temperature <= 2:
+            raise InvalidInputError(f"temperature must be from 0 to 2 ({self.temperature!r} given)")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InvalidInputError(f"top_p must be above 0 and at most 1 ({self.top_p!r} given)")
+        if not 0 < self.timeout_s <= 86_400:
+            raise InvalidInputError(f"timeout_s must be above 0 and at most 86400 ({self.timeout_s!r} given)")
+        if isinstance(self.stop, str) or any(not sequence for sequence in self.stop):
+            raise InvalidInputError("stop must be a tuple of strings that are not empty")
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMUsage:
+    """What the provider billed. None is unknown, 0 is a fact.
+
+    Attributes:
+        input_tokens: everything that was read, cached tokens included.
+        output_tokens: everything that was generated, reasoning included.
+        cache_read_tokens: the part of the input that came from a cache.
+        cache_write_5m_tokens, cache_write_1h_tokens: the parts of the input written to a cache, by how long it lives;
+            a provider without such a distinction reports the first.
+        reasoning_tokens: the part of the output that was reasoning.
+        complete: whether these are the provider's final figures.
+        service_tier: the tier that the provider says it used, None where it says nothing.
+    """
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_tokens: int | None = None
+    cache_write_5m_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    complete: bool = True
+    service_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMResponse:
+    """The answer to a call.
+
+    Attributes:
+        content: the text.
+        input_tokens, output_tokens: the billed totals, as in ``usage``; None is unknown.
+        model: the model that answered, as the provider names it.
+        finish_reason: one of :data:`FinishReason`, or the provider's own word where it has none of these.
+        latency_ms: from the request to the end of the answer, of the attempt that succeeded.
+        usage: the parts; None where the response was built without.
+        cost: microcents, rounded up; None is unknown, 0 is free.
+        price_version: which price it was computed with.
+        provider: the adapter's id.
+        request_id: the provider's id.
+        blocks: the content in full, where it is more than text.
+        dropped_params: what the model would have rejected and was therefore not sent.
+        warnings: what a user should know, such as a model that ends soon.
+        replayed: it is the record of an earlier call; nothing was charged now.
+        metered: the metrics have counted it.
+        hold_id: the budget hold that paid for it, None without a budget.
+        fallback_from: why an earlier adapter of the chain was passed over, empty where none was.
+    """
+
+    content: str
+    input_tokens: int | None
+    output_tokens: int | None
+    model: str
+    finish_reason: str
+    latency_ms: float
+    usage: LLMUsage | None = None
+    cost: Microcents | None = None
+    price_version: str | None = None
+    provider: str = ""
+    request_id: str | None = None
+    blocks: tuple[ContentBlock, ...] = ()
+    dropped_params: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    replayed: bool = False
+    metered: bool = False
+    hold_id: str | None = None
+    fallback_from: tuple[str, ...] = ()
+
+    @property
+    def usage_complete(self) -> bool:
+        """Whether the provider reported its final figures."""
+        if self.usage is not None:
+            return self.usage.complete
+        return self.input_tokens is not None and self.output_tokens is not None
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the text, as it arrives."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """The end of a stream: always the last event, with the whole response."""
+
+    response: LLMResponse
+
+
+StreamEvent: TypeAlias = TextDelta | StreamEnd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallContext:
+    """On whose behalf a call is made.
+
+    Attributes:
+        tenant_id: whose budgets, runs and keys.
+        run_id, step_id: the step of a workflow, None outside of one.
+        idempotency_key: one key, one recorded response; None: every call is made.
+        scopes: the budget scopes to charge beside ``run:<run_id>`` and ``tenant``.
+        deadline: how much time the caller has left; the shorter of it and the config's timeout holds.
+    """
+
+    tenant_id: str = "default"
+    run_id: str | None = None
+    step_id: str | None = None
+    idempotency_key: str | None = None
+    scopes: tuple[str, ...] = ()
+    deadline: timedelta | None = None
+
+    @property
+    def all_scopes(self) -> tuple[str, ...]:
+        """Every scope of the call, ``tenant`` first."""
+        run = (f"run:{self.run_id}",) if self.run_id is not None else ()
+        return tuple(dict.fromkeys(("tenant", *run, *self.scopes)))
+
+
+class LLMAdapter(abc.ABC):
+    """Calls one provider, or wraps another adapter. Use it from one event loop at a time."""
+
+    adapter_id: str
+    """``claude``, ``openai``, ``stub``; a wrapper has the id of what it wraps first."""
+
+    @property
+    @abc.abstractmethod
+    def default_model(self) -> str:
+        """The model of a call that names none."""
+
+    @abc.abstractmethod
+    async def invoke(
+        self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
+    ) -> LLMResponse:
+        """Make one call.
+
+        Raises:
+            LLMError: the provider gave no usable answer.
+            InvalidInputError: the prompt is empty.
+        """
+
+    @abc.abstractmethod
+    def stream(
+        self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
+    ) -> AsyncIterator[StreamEvent]:
+        """Make one call and yield its text as it arrives; the last event is :class:`StreamEnd`.
+
+        Close the iterator (``aclose``) to end the call early.
+
+        Raises:
+            LLMError: as for ``invoke``; a cut stream has ``partial_text`` and what usage had been reported.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of connections. A later call opens them again; an adapter without any has nothing to do."""
+        return
+
+    def invoke_sync(
+        self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
+    ) -> LLMResponse:
+        """Make one call from a program that has no event loop.
+
+        Raises:
+            RuntimeError: called inside a running event loop; await ``invoke`` there.
+        """
+        import asyncio
+
+        async def call() -> LLMResponse:
+            try:
+                return await self.invoke(prompt, config, context=context)
+            finally:
+                await self.aclose()
+
+        return asyncio.run(call())

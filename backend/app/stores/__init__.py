@@ -1,0 +1,108 @@
+"""What remembers: budgets, checkpoints, idempotency, and the archive.
+
+The three factories return the store that the environment chooses. Building one opens no connection and imports only the
+driver that it uses; the same configuration gives the same object.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from app.settings import Settings
+    from app.stores.budget.contract import BudgetStore
+    from app.stores.checkpoint.contract import CheckpointStorage
+    from app.stores.choice import Choice, StoreKind
+    from app.stores.idempotency.contract import IdempotencyStore
+
+__all__ = ["close_stores", "get_budget_store", "get_checkpoint_store", "get_idempotency_store"]
+
+_CLASSES: dict[tuple[str, str], tuple[str, str]] = {
+    ("budget", "memory"): ("app.stores.budget.memory", "InMemoryBudgetStore"),
+    ("budget", "sqlite"): ("app.stores.budget.sqlite", "SqliteBudgetStore"),
+    ("checkpoint", "memory"): ("app.stores.checkpoint.memory", "InMemoryCheckpointStore"),
+    ("checkpoint", "sqlite"): ("app.stores.checkpoint.sqlite", "SqliteCheckpointStore"),
+    ("idempotency", "memory"): ("app.stores.idempotency.memory", "InMemoryIdempotencyStore"),
+    ("idempotency", "sqlite"): ("app.stores.idempotency.sqlite", "SqliteIdempotencyStore"),
+}
+
+_open: dict[tuple[str, ...], Any] = {}
+"""The stores that were handed out, by what configured them. Only the functions of this module change it."""
+
+
+def get_budget_store(settings: Settings | None = None, *, force_new: bool = False) -> BudgetStore:
+    """Return the budget store: ``RedisBudgetStore``, ``SqliteBudgetStore`` or ``InMemoryBudgetStore``.
+
+    Args:
+        settings: None reads the environment now.
+        force_new: build a new object, which ``close_stores`` does not know.
+
+    Raises:
+        ConfigurationError: what the variables ask for cannot be met; names the variable and the remedy.
+    """
+    return cast("BudgetStore", _get("budget", settings, force_new=force_new))
+
+
+def get_checkpoint_store(settings: Settings | None = None, *, force_new: bool = False) -> CheckpointStorage:
+    """Return the checkpoint store: ``CheckpointStore`` (PostgreSQL), ``SqliteCheckpointStore`` or
+    ``InMemoryCheckpointStore``; arguments and errors as for :func:`get_budget_store`.
+    """
+    return cast("CheckpointStorage", _get("checkpoint", settings, force_new=force_new))
+
+
+def get_idempotency_store(settings: Settings | None = None, *, force_new: bool = False) -> IdempotencyStore:
+    """Return the idempotency store: ``RedisIdempotencyStore``, ``SqliteIdempotencyStore`` or
+    ``InMemoryIdempotencyStore``; arguments and errors as for :func:`get_budget_store`.
+    """
+    return cast("IdempotencyStore", _get("idempotency", settings, force_new=force_new))
+
+
+async def close_stores() -> None:
+    """Close every store that the factories handed out; the next call of a factory builds a new one."""
+    stores = list(_open.values())
+    _open.clear()
+    for store in stores:
+        await store.close()
+
+
+def _get(kind: StoreKind, settings: Settings | None, *, force_new: bool) -> object:
+    from app.stores.choice import choose
+
+    if settings is None:
+        from app.settings import load_settings
+
+        settings = load_settings()
+    choice = choose(kind, settings)
+    key, build = _recipe(choice, settings)
+    if force_new:
+        return build()
+    if key not in _open:
+        _open[key] = build()
+    return _open[key]
+
+
+def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[str, ...], Callable[[], object]]:
+    """Return what makes two stores the same, and how one is built."""
+    module, name = _CLASSES.get((choice.kind, choice.backend), ("", ""))
+    if not module:
+        raise ConfigurationError(
+            f"the {choice.kind} store on {choice.backend} ({choice.reason}) is not in this version of Nova yet; "
+            f"use {choice.kind.upper()}_STORE=sqlite or memory",
+            variable=f"{choice.kind.upper()}_STORE",
+        )
+    if choice.backend == "memory":
+        return (choice.kind, "memory"), lambda: _load(module, name)()
+    path = settings.database_file.absolute()
+    return (choice.kind, "sqlite", str(path)), lambda: _load(module, name)(path)
+
+
+def _load(module: str, name: str) -> Callable[..., object]:
+    from importlib import import_module
+
+    built: Callable[..., object] = getattr(import_module(module), name)
+    return built

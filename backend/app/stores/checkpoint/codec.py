@@ -1,0 +1,108 @@
+r"""How a value becomes bytes: canonical JSON, compressed where that is smaller, with a version in front.
+
+Canonical means sorted keys, no spaces, UTF-8, no NaN or infinity. A stored body is one byte of format and the payload:
+``\x01`` canonical JSON as it is, ``\x02`` one zstd frame of it. Never pickle: reading a body runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final, TypeAlias
+
+from app.errors import StateNotStorableError
+
+__all__ = ["MAX_DEPTH", "MAX_VALUE_BYTES", "JsonValue", "canonical_json", "decode", "encode", "parse_json"]
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+
+MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
+"""The largest value, as canonical JSON."""
+
+MAX_DEPTH: Final = 100
+"""How deeply lists and objects may be nested."""
+
+_PLAIN: Final = b"\x01"
+_ZSTD: Final = b"\x02"
+_TRY_COMPRESSION_FROM: Final = 128
+_ZSTD_LEVEL: Final = 3
+
+
+def canonical_json(value: object, *, what: str = "the value") -> bytes:
+    """Return the canonical JSON of a value.
+
+    Raises:
+        StateNotStorableError: it is not made of None, bool, int, finite float, str, list, tuple and dict with str keys;
+            or it is larger than ``MAX_VALUE_BYTES``, or nested more than ``MAX_DEPTH`` deep.
+    """
+    _check(value, what=what, path="$", depth=0)
+    try:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        raise StateNotStorableError(f"{what} has text that is not valid Unicode (a lone surrogate)") from None
+    if len(encoded) > MAX_VALUE_BYTES:
+        raise StateNotStorableError(
+            f"{what} has {len(encoded):,} bytes as JSON; at most {MAX_VALUE_BYTES:,} are stored. "
+            "Keep large data elsewhere and record where it lies"
+        )
+    return encoded
+
+
+def parse_json(canonical: bytes) -> JsonValue:
+    """Return the value of canonical JSON."""
+    value: JsonValue = json.loads(canonical)
+    return value
+
+
+def encode(canonical: bytes) -> bytes:
+    """Return the stored body of canonical JSON."""
+    if len(canonical) >= _TRY_COMPRESSION_FROM:
+        import zstandard
+
+        packed = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(canonical)
+        if len(packed) < len(canonical):
+            return _ZSTD + packed
+    return _PLAIN + canonical
+
+
+def decode(body: bytes) -> bytes:
+    """Return the canonical JSON of a stored body.
+
+    Raises:
+        ValueError: the body is damaged, or of a format that this version does not know.
+    """
+    form, payload = body[:1], body[1:]
+    if form == _PLAIN:
+        return payload
+    if form == _ZSTD:
+        import zstandard
+
+        try:
+            return zstandard.ZstdDecompressor().decompress(payload, max_output_size=MAX_VALUE_BYTES)
+        except zstandard.ZstdError as error:
+            raise ValueError(f"a compressed body does not unpack: {error}") from error
+    raise ValueError(f"a body of unknown format {form.hex() or 'empty'}")
+
+
+def _check(value: object, *, what: str, path: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise StateNotStorableError(f"{what} is nested more than {MAX_DEPTH} deep")
+    if value is None or isinstance(value, bool | int | str):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise StateNotStorableError(f"{what} has {value} at {path}, which JSON cannot express")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, what=what, path=f"{path}[{index}]", depth=depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise StateNotStorableError(f"{what} has a key that is not a str at {path}: {key!r:.60}")
+            _check(item, what=what, path=f"{path}.{key:.40}", depth=depth + 1)
+    else:
+        raise StateNotStorableError(
+            f"{what} has a {type(value).__name__} at {path}, which is not JSON. "
+            "Return dicts, lists, strings, numbers, booleans or None"
+        )

