@@ -96,7 +96,7 @@ def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[str, ...], Callab
             variable=f"{choice.kind.upper()}_STORE",
         )
     if choice.backend == "memory":
-        return (choice.kind, "memory"), lambda: _load(module, name)()
+        return (choice.kind, "memory"), _load(module, name)
     path = settings.database_file.absolute()
     return (choice.kind, "sqlite", str(path)), lambda: _load(module, name)(path)
 
