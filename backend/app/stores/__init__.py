@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from app.errors import ConfigurationError
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -24,10 +22,13 @@ __all__ = ["close_stores", "get_budget_store", "get_checkpoint_store", "get_idem
 
 _CLASSES: dict[tuple[str, str], tuple[str, str]] = {
     ("budget", "memory"): ("app.stores.budget.memory", "InMemoryBudgetStore"),
+    ("budget", "redis"): ("app.stores.budget.redis", "RedisBudgetStore"),
     ("budget", "sqlite"): ("app.stores.budget.sqlite", "SqliteBudgetStore"),
     ("checkpoint", "memory"): ("app.stores.checkpoint.memory", "InMemoryCheckpointStore"),
+    ("checkpoint", "postgres"): ("app.stores.checkpoint.postgres", "CheckpointStore"),
     ("checkpoint", "sqlite"): ("app.stores.checkpoint.sqlite", "SqliteCheckpointStore"),
     ("idempotency", "memory"): ("app.stores.idempotency.memory", "InMemoryIdempotencyStore"),
+    ("idempotency", "redis"): ("app.stores.idempotency.redis", "RedisIdempotencyStore"),
     ("idempotency", "sqlite"): ("app.stores.idempotency.sqlite", "SqliteIdempotencyStore"),
 }
 
@@ -88,17 +89,11 @@ def _get(kind: StoreKind, settings: Settings | None, *, force_new: bool) -> obje
 
 def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[str, ...], Callable[[], object]]:
     """Return what makes two stores the same, and how one is built."""
-    module, name = _CLASSES.get((choice.kind, choice.backend), ("", ""))
-    if not module:
-        raise ConfigurationError(
-            f"the {choice.kind} store on {choice.backend} ({choice.reason}) is not in this version of Nova yet; "
-            f"use {choice.kind.upper()}_STORE=sqlite or memory",
-            variable=f"{choice.kind.upper()}_STORE",
-        )
-    if choice.backend == "memory":
-        return (choice.kind, "memory"), _load(module, name)
-    path = settings.database_file.absolute()
-    return (choice.kind, "sqlite", str(path)), lambda: _load(module, name)(path)
+    module, name = _CLASSES[choice.kind, choice.backend]
+    if choice.backend == "sqlite":
+        path = settings.database_file.absolute()
+        return (choice.kind, choice.backend, str(path)), lambda: _load(module, name)(path)
+    return (choice.kind, choice.backend), _load(module, name)
 
 
 def _load(module: str, name: str) -> Callable[..., object]:
