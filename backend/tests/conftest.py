@@ -1,0 +1,69 @@
+"""What every test gets: an empty environment, closed stores afterwards, and an event loop that must not block."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings as hypothesis_settings
+
+_ROOT = Path(__file__).resolve().parents[2]
+_OURS = (
+    "ANTHROPIC_",
+    "BUDGET_STORE",
+    "CHECKPOINT_",
+    "DATABASE_URL",
+    "IDEMPOTENCY_STORE",
+    "LLM_ADAPTER",
+    "NOVA_",
+    "OPENAI_",
+    "R2_",
+    "REDIS_URL",
+)
+
+# A slow machine is not a failing law, and no test leaves files in the checkout.
+hypothesis_settings.register_profile("nova", deadline=None, database=None)
+hypothesis_settings.load_profile("nova")
+
+# Child processes of tests import the tree that is being tested, wherever it lies.
+os.environ["PYTHONPATH"] = os.pathsep.join((str(_ROOT / "backend"), str(_ROOT)))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take away every variable that Nova reads, and put its data directory into a temporary one."""
+    for name in tuple(os.environ):
+        if name.upper() == "ENV" or name.upper().startswith(_OURS):
+            monkeypatch.delenv(name)
+    with tempfile.TemporaryDirectory(prefix="nova-test-", ignore_cleanup_errors=True) as directory:
+        monkeypatch.setenv("NOVA_DATA_DIR", directory)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def close_what_the_factories_opened(clean_environment: None) -> Iterator[None]:
+    """Close the stores of the factories, in a loop of its own, whether the test was asynchronous or not."""
+    yield
+    stores = sys.modules.get("app.stores")
+    if stores is not None and stores._open:
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            runner.run(stores.close_stores())
+
+
+@pytest.fixture(autouse=True)
+def blockbuster(close_what_the_factories_opened: None) -> Iterator[BlockBuster]:
+    """Fail a test in which Nova blocks the event loop: reads a file, sleeps, waits for a lock or a socket.
+
+    A test whose own code blocks below Nova's (a step that writes a file) asks for this fixture and deactivates it.
+    """
+    with blockbuster_ctx("app") as found:
+        # These two only put strings together, or ask the kernel for one that it has.
+        for name in ("os.getcwd", "os.path.abspath"):
+            found.functions[name].deactivate()
+        yield found
