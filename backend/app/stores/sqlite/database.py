@@ -25,15 +25,14 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from app.errors import StoreError, StoreUnavailableError
+from app.stores.clock import Clock, system_clock
+from app.stores.clock import Clock, system_clock
 from app.stores.sqlite import schema
 from app.stores.sqlite.failures import translated
 
 __all__ = ["Clock", "SqliteDatabase", "Work", "system_clock"]
 
 T = TypeVar("T")
-Clock = Callable[[], int]
-"""Returns the time in milliseconds since 1970, UTC."""
-
 Work = Callable[[sqlite3.Connection, int], T]
 """Runs inside a transaction on the file's thread; the int is the transaction's time, as :data:`Clock` gives it."""
 
@@ -42,11 +41,6 @@ _RETRY_S: Final = (0.0005, 0.002)
 _BATCH: Final = 64
 _CLOCK_TOLERANCE_MS: Final = 5_000
 _CLOCK_STEP_MS: Final = 1_000
-
-
-def system_clock() -> int:
-    """Return the host's time."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)
