@@ -26,7 +26,6 @@ from typing import Any, Final, Generic, TypeVar
 
 from app.errors import StoreError, StoreUnavailableError
 from app.stores.clock import Clock, system_clock
-from app.stores.clock import Clock, system_clock
 from app.stores.sqlite import schema
 from app.stores.sqlite.failures import translated
 
