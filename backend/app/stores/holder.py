@@ -13,6 +13,9 @@ from app.errors import InvalidInputError
 __all__ = ["Holder"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+"""The namespace outside of every container: PROC_PID_INIT_INO of the Linux kernel, the same on every host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +23,8 @@ class Holder:
     """A process.
 
     Attributes:
-        host: the host's name.
+        host: the host's name; in a container also the namespace of its process ids, because a pid means nothing in
+            another one, and containers may share the host's name.
         boot_id: the kernel's id of this boot; empty where the system has none.
         pid: the process id.
         started: when the process started, in the system's own units; with the pid it is unique within a boot. Empty
@@ -38,7 +42,7 @@ class Holder:
     def current(cls, *, instance: str = "") -> Holder:
         """Return this process."""
         pid = os.getpid()
-        return cls(host=_host(), boot_id=_boot_id(), pid=pid, started=_started(pid) or "", instance=instance)
+        return cls(host=_host(), boot_id=_boot_id(), pid=pid, started=_own_start(pid), instance=instance)
 
     @property
     def same_process(self) -> tuple[str, str, int, str]:
@@ -54,7 +58,7 @@ class Holder:
             return False
         if self.boot_id != _boot_id():
             return bool(self.boot_id and _boot_id())
-        started = _started(self.pid)
+        started = _own_start(self.pid) if self.pid == os.getpid() else _started(self.pid)
         if started is None:
             return True
         return bool(self.started) and started != self.started
@@ -82,7 +86,12 @@ class Holder:
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    return socket.gethostname().replace("|", "-") or "localhost"
+    name = socket.gethostname().replace("|", "-") or "localhost"
+    try:
+        namespace = str(_PID_NAMESPACE.readlink())
+    except OSError:
+        return name
+    return name if namespace == _FIRST_PID_NAMESPACE else f"{name}/{namespace}"
 
 
 @lru_cache(maxsize=1)
@@ -91,6 +100,12 @@ def _boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return ""
+
+
+@lru_cache(maxsize=1)
+def _own_start(pid: int) -> str:
+    """Return the start time of this process; kept, because every call asks for it. A fork has another pid."""
+    return _started(pid) or ""
 
 
 def _started(pid: int) -> str | None:

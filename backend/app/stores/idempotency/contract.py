@@ -10,7 +10,9 @@
 
 A key carries the fingerprint of the request that it was first used for; another fingerprint is a conflict in every
 state. Tokens of a key only grow, also past the end of its record, so that a holder that lost its lease can change
-nothing. A crash between a provider's answer and ``complete`` is the one place where a call is made again.
+nothing; a token is never below the time in milliseconds, so that they grow also where a store lost its data. A key that
+was never completed is forgotten ``KEEP_UNFINISHED`` after its lease. A crash between a provider's answer and
+``complete`` is the one place where a call is made again.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from app.stores.names import DEFAULT_TENANT
 __all__ = [
     "DEFAULT_LEASE",
     "DEFAULT_TTL",
+    "KEEP_UNFINISHED",
+    "MAX_LEASE",
     "MAX_RESULT_BYTES",
+    "MAX_TTL",
     "BeginResult",
     "Completed",
     "IdempotencyStore",
@@ -36,6 +41,12 @@ __all__ = [
 DEFAULT_LEASE: Final = timedelta(seconds=30)
 DEFAULT_TTL: Final = timedelta(hours=24)
 """How long a result is kept, counted from its completion."""
+
+MAX_LEASE: Final = timedelta(hours=24)
+MAX_TTL: Final = timedelta(days=366)
+
+KEEP_UNFINISHED: Final = timedelta(hours=24)
+"""How long a key that was not completed keeps its fingerprint and attempts, counted from the end of its lease."""
 
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 """The largest result, before compression."""
@@ -90,7 +101,16 @@ class IdempotencyStore(Protocol):
     ) -> BeginResult:
         """Own the key, or learn who does, or get the result.
 
-        An expired lease, and one whose holder is a process of this host that is gone, is taken over at once.
+        An expired lease, and one whose holder is a process of this host that is gone, is taken over at once. The same
+        holder asking again is told ``InProgress`` like everybody: a duplicate in flight waits. If the caller is
+        cancelled while the store answers, the key may be owned all the same, until the lease runs out.
+
+        Args:
+            key: unique per tenant.
+            fingerprint: of the caller's request, before defaults are filled in; 1 to 512 bytes.
+            holder: the process that will do the work.
+            lease: at least a millisecond, at most ``MAX_LEASE``; longer work sends a ``heartbeat``.
+            tenant_id: the tenant whose key it is.
 
         Raises:
             IdempotencyConflictError: the key belongs to another fingerprint.
@@ -108,8 +128,18 @@ class IdempotencyStore(Protocol):
     ) -> None:
         """Record the result for ``ttl``. The same token and result again is a no-op (a lost acknowledgement).
 
+        A lease that ran out but was not taken over is still the caller's.
+
+        Args:
+            key: as given to ``begin``.
+            token: as ``begin`` gave it.
+            result: at most ``MAX_RESULT_BYTES``.
+            ttl: counted from now, at least a millisecond, at most ``MAX_TTL``; a repeat does not prolong it.
+            tenant_id: the tenant whose key it is.
+
         Raises:
-            IdempotencyLeaseLostError: the token was superseded, abandoned, or completed with another result.
+            IdempotencyLeaseLostError: the token was superseded or abandoned, it is completed with another result, or
+                the key is forgotten.
         """
         ...
 
@@ -117,7 +147,7 @@ class IdempotencyStore(Protocol):
         """Free the key for the next ``begin``; again is a no-op.
 
         Raises:
-            IdempotencyLeaseLostError: the token was superseded, or the key is completed.
+            IdempotencyLeaseLostError: the token was superseded, or the key is completed or forgotten.
         """
         ...
 
@@ -127,7 +157,7 @@ class IdempotencyStore(Protocol):
         """Prolong the lease to ``lease`` from now. A lease that ran out but was not taken over is still the caller's.
 
         Raises:
-            IdempotencyLeaseLostError: the token was superseded, or the key is not in progress.
+            IdempotencyLeaseLostError: the token was superseded, or the key is not in progress any more.
         """
         ...
 
