@@ -285,6 +285,8 @@ class CallContext:
         idempotency_key: one key, one recorded response; None: every call is made.
         scopes: the budget scopes to charge beside ``run:<run_id>`` and ``tenant``.
         deadline: how much time the caller has left; the shorter of it and the config's timeout holds.
+        fence: the token with which the idempotency key is owned, set by the guard that owns it; part of the hold id.
+        attempt: which attempt of the call this is, from 1, set by the guard that retries; part of the hold id.
     """
 
     tenant_id: str = "default"
@@ -293,6 +295,8 @@ class CallContext:
     idempotency_key: str | None = None
     scopes: tuple[str, ...] = ()
     deadline: timedelta | None = None
+    fence: int | None = None
+    attempt: int = 1
 
     @property
     def all_scopes(self) -> tuple[str, ...]:
