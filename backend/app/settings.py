@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     database_url: SecretStr | None = None
     nova_data_dir: Path | None = None
+    nova_debug: bool = False
 
     llm_adapter: Name = "claude"
     anthropic_api_key: SecretStr | None = None

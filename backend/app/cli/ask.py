@@ -1,0 +1,119 @@
+"""``nova ask``: one guarded call, streamed."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from app.cli.exits import Stopped
+from app.cli.session import JsonOption, Session, session_of
+
+if TYPE_CHECKING:
+    from app.skills.llm_invoke_v2 import LLMConfig, LLMResponse, StreamEvent
+
+__all__ = ["ask"]
+
+
+def ask(
+    ctx: typer.Context,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The prompt; - reads it from standard input.")],
+    *,
+    model: Annotated[str | None, typer.Option("--model", help="Default: the adapter's default model.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The most that may be generated.")] = 1024,
+    system: Annotated[str | None, typer.Option("--system", help="Instructions in front of the question.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask one question: the answer is streamed, then come its tokens and its cost.
+
+    The call is charged to the scope `tenant`, under its limits.
+
+    Example:  nova ask "Say hello" --max-tokens 50
+    """
+    from app.skills.llm_invoke_v2 import LLMConfig
+
+    session = session_of(ctx, json=json)
+    prompt = sys.stdin.read() if question == "-" else question
+    config = LLMConfig(model=model, max_tokens=max_tokens, system=system)
+    try:
+        response = session.execute(lambda: _stream(session, prompt, config))
+    except KeyboardInterrupt:
+        raise Stopped(
+            "interrupted; the call is charged in full, as uncertain, where its bill is not known",
+            remedy=f"{session.nova} budget holds --state expired",
+        ) from None
+    if session.json:
+        from app.cli.output import write_json
+
+        write_json(_document(response))
+    else:
+        session.note(_summary(response))
+
+
+async def _stream(session: Session, prompt: str, config: LLMConfig) -> LLMResponse:
+    from app.cli.adapter import guarded_adapter
+    from app.skills.llm_invoke_v2 import CallContext
+
+    async with guarded_adapter(session) as adapter:
+        stream = adapter.stream(prompt, config, context=CallContext(tenant_id=session.tenant))
+        # A closed pipe or Ctrl-C ends the call here, and not whenever the generator is collected: it must be settled.
+        async with contextlib.aclosing(cast("AsyncGenerator[StreamEvent]", stream)) as events:
+            return await _show(session, events)
+
+
+async def _show(session: Session, events: AsyncGenerator[StreamEvent]) -> LLMResponse:
+    from app.skills.llm_invoke_v2 import StreamEnd
+
+    async for event in events:
+        if isinstance(event, StreamEnd):
+            if not session.json and not event.response.content.endswith("\n"):
+                _write("\n")
+            return event.response
+        if not session.json:
+            _write(event.text)
+    raise AssertionError("a stream ends with StreamEnd")
+
+
+def _write(text: str) -> None:
+    from app.cli.output import printable
+
+    # A model's text may hold escape sequences: they are for a file to keep, not for a terminal to obey.
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def _summary(response: LLMResponse) -> str:
+    from app.money import format_usd
+
+    tokens = ["?" if count is None else f"{count:,}" for count in (response.input_tokens, response.output_tokens)]
+    parts = [
+        f"{response.model} ({response.provider})",
+        f"{tokens[0]} tokens in, {tokens[1]} out",
+        format_usd(response.cost),
+        f"{response.latency_ms / 1000:.1f} s",
+    ]
+    if response.finish_reason != "stop":
+        parts.append(f"ended by {response.finish_reason}")
+    return ", ".join([*parts, *response.warnings])
+
+
+def _document(response: LLMResponse) -> dict[str, Any]:
+    from app.cli.documents import money
+
+    return {
+        "content": response.content,
+        "model": response.model,
+        "provider": response.provider,
+        "finish_reason": response.finish_reason,
+        "input_tokens": response.input_tokens,
+        "output_tokens": response.output_tokens,
+        "cost": money(response.cost),
+        "price_version": response.price_version,
+        "latency_ms": response.latency_ms,
+        "hold_id": response.hold_id,
+        "dropped_params": list(response.dropped_params),
+        "warnings": list(response.warnings),
+    }

@@ -1,0 +1,240 @@
+"""``nova budget``: ceilings, what was spent under them, and the holds that are uncertain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.exits import ExitCode
+from app.cli.session import JsonOption, Session, session_of
+from app.stores.budget.contract import HoldState, Window
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.stores.budget.contract import AuditReport, Hold, WindowUsage
+
+__all__ = ["group", "usage_table"]
+
+group = typer.Typer(no_args_is_help=True, help="Ceilings, what was spent under them, and uncertain holds.")
+
+NO_LIMIT = "none"
+
+
+@group.command("show")
+def show(
+    ctx: typer.Context,
+    scopes: Annotated[
+        list[str] | None, typer.Argument(metavar="[SCOPE]...", help="Such as run:ID or tenant. Default: all.")
+    ] = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Show what each scope has spent and holds, beside its limits.
+
+    Example:  nova budget show run:tour
+    """
+    session = session_of(ctx, json=json)
+
+    async def read() -> list[WindowUsage]:
+        store = session.budget()
+        named = scopes or await store.scopes(tenant_id=session.tenant)
+        return [window for scope in named for window in await store.usage(scope, tenant_id=session.tenant)]
+
+    from app.cli.documents import window_document
+
+    windows = session.execute(read)
+    session.show({"windows": [window_document(window) for window in windows]}, lambda: usage_table(session, windows))
+
+
+@group.command("set")
+def set_limit(
+    ctx: typer.Context,
+    scope: Annotated[str, typer.Argument(metavar="SCOPE", help="Such as run:ID or tenant.")],
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Dollars, such as '$0.50'; none removes the limit.")],
+    *,
+    window: Annotated[Window, typer.Option("--window", help="What the limit is for, in UTC.")] = "total",
+    json: JsonOption = False,
+) -> None:
+    """Set the limit of a scope; it may be below what is spent already.
+
+    A run that waits for its budget goes on with `nova resume` after its limit was raised.
+
+    Example:  nova budget set tenant '$5' --window day
+    """
+    from app.cli.documents import window_document
+    from app.money import parse_usd
+
+    session = session_of(ctx, json=json)
+    limit = None if amount.strip().lower() == NO_LIMIT else parse_usd(amount)
+
+    async def change() -> tuple[WindowUsage, ...]:
+        store = session.budget()
+        await store.set_limit(scope, limit, window=window, tenant_id=session.tenant)
+        return await store.usage(scope, tenant_id=session.tenant)
+
+    windows = session.execute(change)
+    session.show({"windows": [window_document(each) for each in windows]}, lambda: usage_table(session, windows))
+
+
+@group.command("holds")
+def holds(
+    ctx: typer.Context,
+    *,
+    scope: Annotated[str | None, typer.Option("--scope", help="Only holds that name this scope.")] = None,
+    state: Annotated[HoldState | None, typer.Option("--state", help="expired: charged, and uncertain.")] = None,
+    after: Annotated[str | None, typer.Option("--after", metavar="HOLD", help="Continue behind this id.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 100,
+    json: JsonOption = False,
+) -> None:
+    """List holds: money that calls have reserved, and what became of it.
+
+    Example:  nova budget holds --state expired
+    """
+    from app.cli.documents import hold_document
+
+    session = session_of(ctx, json=json)
+    found = session.execute(
+        lambda: session.budget().holds(scope=scope, state=state, after=after, limit=limit, tenant_id=session.tenant)
+    )
+    following = found[-1].hold_id if len(found) == limit else None
+    session.show(
+        {"holds": [hold_document(hold) for hold in found], "next_after": following},
+        lambda: _holds_table(session, found),
+    )
+    if following is not None and not session.json:
+        session.note(f"there may be more: --after {following!r}")
+
+
+@group.command("correct")
+def correct(
+    ctx: typer.Context,
+    hold_id: Annotated[str, typer.Argument(metavar="HOLD", help="As `nova budget holds` shows it.")],
+    amount: Annotated[
+        str, typer.Argument(metavar="AMOUNT", help="What the provider billed, such as '$0.0021'; 0: nothing.")
+    ],
+    *,
+    detail: Annotated[str, typer.Option("--detail", help="Why; it is kept with the hold.")] = "corrected by hand",
+    json: JsonOption = False,
+) -> None:
+    """Settle an uncertain hold with what the provider really billed.
+
+    Example:  nova budget correct call-7/1/claude/1 '$0.0021' --detail 'invoice of November'
+    """
+    from app.cli.documents import hold_document
+    from app.money import parse_usd
+
+    session = session_of(ctx, json=json)
+    bill = parse_usd(amount)
+    hold = session.execute(lambda: session.budget().settle(hold_id, bill, detail=detail, tenant_id=session.tenant))
+    session.show(hold_document(hold), lambda: _holds_table(session, [hold]))
+
+
+@group.command("audit")
+def audit(ctx: typer.Context, *, json: JsonOption = False) -> None:
+    """Recompute every counter from its entries, and name what differs (exit code 31 if anything does).
+
+    Example:  nova budget audit
+    """
+    from app.cli.documents import audit_document
+
+    session = session_of(ctx, json=json)
+    report = session.execute(lambda: session.budget().audit(tenant_id=session.tenant))
+    session.show(audit_document(report), lambda: _audit_view(report))
+    if not report.clean:
+        raise typer.Exit(ExitCode.STORE_DAMAGED)
+
+
+def usage_table(session: Session, windows: Sequence[WindowUsage]) -> RenderableType:
+    """Return a table with a bar for each window that has a limit or was used."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from app.cli.output import aligned, ascii_only, bar, moment, table
+
+    shown = [each for each in windows if each.limit is not None or each.spent or each.held]
+    shown = shown or [each for each in windows if each.window == "total"]
+    if not shown:
+        return Text("no scope has a limit, and nothing was spent")
+    made = table("scope", "window", "used", ("spent", "right"), ("held", "right"), ("limit", "right"))
+    spent, held = aligned([each.spent for each in shown]), aligned([each.held for each in shown])
+    limits = aligned([each.limit for each in shown])
+    previous = None
+    for index, each in enumerate(shown):
+        made.add_row(
+            each.scope if each.scope != previous else "",
+            each.window,
+            bar(each.spent, each.held, each.limit, width=12, plain=ascii_only(session.out)),
+            spent[index],
+            held[index],
+            "" if each.limit is None else limits[index],
+        )
+        previous = each.scope
+    notes = [
+        Text(f"{each.scope}, {each.window}: {what}", style="yellow")
+        for each in shown
+        for what in _remarks(each, session.nova)
+    ]
+    resets = sorted(
+        {(each.window, moment(each.resets_at)) for each in shown if each.resets_at and each.limit is not None}
+    )
+    notes += [Text(f"the {window} ends at {end}", style="dim") for window, end in resets]
+    return Group(made, *notes)
+
+
+def _remarks(usage: WindowUsage, nova: str) -> list[str]:
+    from app.money import format_usd
+
+    remarks = []
+    if usage.window == "total" and usage.uncertain:
+        remarks.append(
+            f"{format_usd(usage.uncertain)} of it is uncertain: charged in full for calls of unknown outcome "
+            f"({nova} budget holds --state expired)"
+        )
+    if usage.window == "total" and usage.overage:
+        remarks.append(f"{format_usd(usage.overage)} of it was billed above the holds")
+    if usage.limit is not None and usage.spent + usage.held >= usage.limit:
+        remarks.append("nothing is left")
+    return remarks
+
+
+def _holds_table(session: Session, found: Sequence[Hold]) -> RenderableType:
+    from rich.text import Text
+
+    from app.cli.output import aligned, moment, status_text, table
+
+    if not found:
+        return Text("no such hold")
+    made = table("hold", "state", ("amount", "right"), ("charged", "right"), "lease until, or closed")
+    amounts, charged = aligned([hold.amount for hold in found]), aligned([hold.charged for hold in found])
+    for index, hold in enumerate(found):
+        made.add_row(
+            hold.hold_id,
+            status_text(hold.state.value),
+            amounts[index],
+            charged[index],
+            moment(hold.closed_at or hold.expires_at),
+        )
+        if hold.detail and session.out.is_terminal:
+            made.add_row(Text(f"  {hold.detail}", style="dim"))
+    return made
+
+
+def _audit_view(report: AuditReport) -> RenderableType:
+    from rich.text import Text
+
+    from app.cli.output import aligned, table
+
+    checked = f"{report.counters_checked} counters against {report.holds_checked} holds and every adjustment"
+    if report.clean:
+        return Text(f"clean: {checked}", style="green")
+    made = table(
+        "scope", "window", "counter", ("recorded", "right"), ("recomputed", "right"), title=f"differences in {checked}"
+    )
+    recorded = aligned([finding.recorded for finding in report.findings])
+    recomputed = aligned([finding.recomputed for finding in report.findings])
+    for index, finding in enumerate(report.findings):
+        made.add_row(finding.scope, finding.window_id, finding.counter, recorded[index], recomputed[index])
+    return made

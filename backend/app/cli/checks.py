@@ -1,0 +1,284 @@
+"""What ``nova doctor`` looks at: each part, which backend is in force and why, whether it answers, and what to set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from app.cli.configuration import STORE_KINDS, for_command_line
+from app.cli.exits import ExitCode, explain
+from app.errors import ConfigurationError, NovaError
+
+if TYPE_CHECKING:
+    from app.cli.session import Session
+    from app.settings import Settings
+    from app.stores.choice import StoreKind
+
+__all__ = ["Finding", "examine"]
+
+CONNECT_TIMEOUT_S: Final = 3.0
+LOW_DISK_BYTES: Final = 200 * 1024 * 1024
+
+State = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One part of the installation.
+
+    Attributes:
+        part: its name.
+        state: ``note`` works, with something to know.
+        in_force: the backend that the commands use.
+        why: what chose it, and whether it answers.
+        library: what the library's factories return where that differs; None where it does not.
+        remedy: what to set or do; None where nothing needs to be done.
+        exit_code: what ``nova doctor`` ends with if this is the first problem.
+    """
+
+    part: str
+    state: State
+    in_force: str
+    why: str
+    library: str | None = None
+    remedy: str | None = None
+    exit_code: ExitCode = ExitCode.OK
+
+
+async def examine(session: Session) -> AsyncIterator[Finding]:
+    """Look at every part, one after another; a part that fails is a finding, never an exception."""
+    try:
+        library = session.library_settings
+    except ConfigurationError as error:
+        yield _problem("settings", "not readable", error)
+        return
+    yield _environment(library)
+    if session.data_dir is not None:
+        library_for_commands = library.with_changes(nova_data_dir=session.data_dir)
+    else:
+        library_for_commands = library
+    yield _disk(library_for_commands)
+    for kind in STORE_KINDS:
+        yield await _store(session, kind)
+    yield await _language_model(session)
+    yield _prices(session)
+    yield _archive(library)
+
+
+def _environment(settings: Settings) -> Finding:
+    if settings.production:
+        return Finding(part="environment", state="ok", in_force=settings.env, why="ENV: nothing falls back silently")
+    return Finding(
+        part="environment",
+        state="ok",
+        in_force=settings.env,
+        why="memory and the stub stand in for what is not configured; ENV=production makes that an error",
+    )
+
+
+def _disk(settings: Settings) -> Finding:
+    try:
+        folder = settings.data_dir
+    except ConfigurationError as error:
+        return _problem("data directory", "none", error)
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    why = "NOVA_DATA_DIR" if settings.nova_data_dir is not None else "your user's data directory"
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return Finding(
+            part="data directory",
+            state="problem",
+            in_force=str(folder),
+            why=f"{str(existing)!r} cannot be written to",
+            remedy="set NOVA_DATA_DIR, or --data-dir, to a directory that you may write to",
+            exit_code=ExitCode.STORE_UNAVAILABLE,
+        )
+    free = shutil.disk_usage(existing).free
+    gigabytes = f"{free / 1e9:,.1f} GB free"
+    if free < LOW_DISK_BYTES:
+        return Finding(
+            part="data directory",
+            state="note",
+            in_force=str(folder),
+            why=f"{why}, only {gigabytes}",
+            remedy="free some space: a full disk stops runs, and loses nothing",
+        )
+    return Finding(part="data directory", state="ok", in_force=str(folder), why=f"{why}, {gigabytes}")
+
+
+async def _store(session: Session, kind: StoreKind) -> Finding:
+    from app.stores.choice import choose
+
+    part = f"{kind} store"
+    try:
+        settings = for_command_line(session.library_settings, data_dir=session.data_dir)
+        choice = choose(kind, settings)
+    except ConfigurationError as error:
+        return _problem(part, "none", error)
+    at_library = choose(kind, session.library_settings)
+    # The command line put SQLite where nobody had chosen: the reason is then that of the library's choice.
+    why = f"{at_library.reason}: one SQLite file for the commands" if at_library.implicit else choice.reason
+    library = at_library.backend if at_library.backend != choice.backend else None
+    remedy = None
+    if choice.backend == "memory":
+        remedy = f"memory is forgotten when a command ends: unset {kind.upper()}_STORE, or set it to sqlite"
+    elif library == "memory":
+        remedy = f"for programs that must remember: {kind.upper()}_STORE=sqlite"
+    path = settings.database_file
+    if choice.backend == "sqlite" and not path.exists():
+        return Finding(
+            part=part,
+            state="ok",
+            in_force="sqlite",
+            why=f"{why}; made at the first use",
+            library=library,
+            remedy=remedy,
+        )
+    try:
+        await _PROBES[kind](session)
+    except NovaError as error:
+        return _problem(part, choice.backend, error, library=library)
+    return Finding(
+        part=part,
+        state="note" if choice.backend == "memory" else "ok",
+        in_force=choice.backend,
+        why=f"{why}; it answers",
+        library=library,
+        remedy=remedy,
+    )
+
+
+async def _probe_budget(session: Session) -> None:
+    await session.budget().limits(tenant_id=session.tenant)
+
+
+async def _probe_checkpoint(session: Session) -> None:
+    await session.checkpoints().list_runs(limit=1, tenant_id=session.tenant)
+
+
+async def _probe_idempotency(session: Session) -> None:
+    """Begin and abandon a key: the contract has no verb that only reads."""
+    from app.stores import get_idempotency_store
+    from app.stores.holder import Holder
+    from app.stores.idempotency.contract import Started
+
+    store = get_idempotency_store(session.settings)
+    begun = await store.begin(
+        "nova-doctor", "probe", holder=Holder.current(instance="doctor"), tenant_id=session.tenant
+    )
+    if isinstance(begun, Started):
+        await store.abandon("nova-doctor", begun.token, tenant_id=session.tenant)
+
+
+_PROBES: Final[dict[StoreKind, Callable[[Session], Awaitable[None]]]] = {
+    "budget": _probe_budget,
+    "checkpoint": _probe_checkpoint,
+    "idempotency": _probe_idempotency,
+}
+
+
+async def _language_model(session: Session) -> Finding:
+    from app.skills.adapters import choose_adapter
+
+    part = "language model"
+    settings = session.library_settings
+    try:
+        choice = choose_adapter(settings)
+    except ConfigurationError as error:
+        return _problem(part, "none", error)
+    in_force = f"{choice.adapter_id}, {choice.default_model}"
+    if choice.adapter_id == "stub":
+        remedy = None
+        if choice.implicit:
+            remedy = "set ANTHROPIC_API_KEY, or LLM_ADAPTER=openai with OPENAI_API_KEY or OPENAI_BASE_URL"
+        return Finding(
+            part=part, state="note" if choice.implicit else "ok", in_force=in_force, why=choice.reason, remedy=remedy
+        )
+    url = _address(settings, choice.adapter_id)
+    problem = await _unreachable(url)
+    if problem is None:
+        return Finding(part=part, state="ok", in_force=in_force, why=f"{choice.reason}; its host answers")
+    return Finding(
+        part=part,
+        state="problem",
+        in_force=in_force,
+        why=f"{choice.reason}; {problem}",
+        remedy="check the network, and the base URL of the adapter",
+        exit_code=ExitCode.PROVIDER,
+    )
+
+
+def _address(settings: Settings, adapter_id: str) -> str:
+    if adapter_id == "openai":
+        return settings.openai_base_url or "https://api.openai.com"
+    return settings.anthropic_base_url or "https://api.anthropic.com"
+
+
+async def _unreachable(url: str) -> str | None:
+    """Return what is wrong with the way to a host, None where it takes connections. Nothing is sent."""
+    import asyncio
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    parts = urlsplit(url)
+    host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    if host is None:
+        return "its base URL has no host"
+    if parts.scheme in getproxies():
+        return None
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return f"{host}:{port} did not answer within {CONNECT_TIMEOUT_S:.0f} s"
+    except OSError as error:
+        return f"{host}:{port} cannot be reached ({error.strerror or error})"
+    writer.close()
+    return None
+
+
+def _prices(session: Session) -> Finding:
+    from app.skills.adapters import choose_adapter
+    from app.skills.pricing import get_price_book
+
+    settings = session.library_settings
+    try:
+        choice = choose_adapter(settings)
+        book = get_price_book(settings)
+    except ConfigurationError as error:
+        return _problem("prices", "none", error)
+    source = str(settings.nova_prices_file) if settings.nova_prices_file else "built in (genai-prices)"
+    price = book.price(provider=choice.adapter_id, model=choice.default_model)
+    if price is not None:
+        return Finding(part="prices", state="ok", in_force=source, why=f"{choice.default_model}: {price.version}")
+    return Finding(
+        part="prices",
+        state="note",
+        in_force=source,
+        why=f"{choice.default_model} has no price: refused where a limit applies, unless NOVA_UNKNOWN_PRICE permits it",
+        remedy="give it a price in NOVA_PRICES_FILE",
+    )
+
+
+def _archive(settings: Settings) -> Finding:
+    place: Path | str | None = settings.nova_archive_dir or settings.r2_endpoint
+    why = "set, but not used by this version yet" if place else "nothing is set; runs stay in the database"
+    return Finding(part="archive", state="ok", in_force="none", why=why)
+
+
+def _problem(part: str, in_force: str, error: NovaError, *, library: str | None = None) -> Finding:
+    explanation = explain(error)
+    return Finding(
+        part=part,
+        state="problem",
+        in_force=in_force,
+        why=explanation.message,
+        library=library,
+        remedy=explanation.remedy,
+        exit_code=explanation.exit_code,
+    )

@@ -1,0 +1,317 @@
+"""``nova runs``: what was run, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.session import JsonOption, Session, is_terminal, session_of
+from app.stores.checkpoint.contract import RunStatus
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.stores.budget.contract import WindowUsage
+    from app.stores.checkpoint.codec import JsonValue
+    from app.stores.checkpoint.contract import RunHead, RunState, Step, StepRecord
+
+__all__ = ["group"]
+
+group = typer.Typer(no_args_is_help=True, help="What was run, step by step; forks, aborts, deletions.")
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+_RESULT_SHOWN = 2_000
+_PAGE = 1_000
+
+
+@group.command("list")
+def list_runs(
+    ctx: typer.Context,
+    *,
+    status: Annotated[RunStatus | None, typer.Option("--status", help="Only runs of this status.")] = None,
+    workflow: Annotated[str | None, typer.Option("--workflow", help="Only runs of this workflow.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 50,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Continue a list, as it said at its end.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List runs, the latest first.
+
+    Example:  nova runs list --status waiting
+    """
+    from app.cli.documents import run_document
+    from app.stores.checkpoint.contract import RunFilter
+
+    session = session_of(ctx, json=json)
+    where = RunFilter(workflow=workflow, status=status)
+    page = session.execute(
+        lambda: session.checkpoints().list_runs(where, cursor=cursor, limit=limit, tenant_id=session.tenant)
+    )
+    session.show(
+        {"runs": [run_document(head) for head in page.heads], "cursor": page.cursor}, lambda: _runs_table(page.heads)
+    )
+    if page.cursor is not None and not session.json:
+        session.note(f"there are more: --cursor {page.cursor}")
+
+
+@group.command("show")
+def show(
+    ctx: typer.Context,
+    run_id: RunArgument,
+    *,
+    step: Annotated[str | None, typer.Option("--step", metavar="STEP", help="Only the output of this step.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The result in full, however long it is.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show a run: its status, its money, its steps, and its result.
+
+    The hash chain of its steps is verified while they are read.
+
+    Example:  nova runs show tour --step notes/0
+    """
+    from app.cli.documents import run_document, step_document, window_document
+
+    session = session_of(ctx, json=json)
+    state, windows = session.execute(lambda: _read(session, run_id))
+    if step is not None:
+        found = _step(state, step)
+        session.show(step_document(found), lambda: _text(found.output))
+        return
+    document = {
+        **run_document(state.head, whole=True),
+        "budget": [window_document(window) for window in windows],
+        "recorded_steps": [step_document(each) for each in state.steps],
+    }
+    session.show(document, lambda: _run_view(session, state, windows, full=full))
+
+
+@group.command("history")
+def history(
+    ctx: typer.Context,
+    run_id: RunArgument,
+    *,
+    after: Annotated[int, typer.Option("--after", min=-1, metavar="INDEX", help="Begin behind this step.")] = -1,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 1000,
+    json: JsonOption = False,
+) -> None:
+    """List the recorded steps of a run with their hashes, without their outputs.
+
+    Example:  nova runs history tour --json
+    """
+    from app.cli.documents import step_document
+
+    session = session_of(ctx, json=json)
+    steps = session.execute(
+        lambda: session.checkpoints().history(run_id, after_index=after, limit=limit, tenant_id=session.tenant)
+    )
+    session.show({"run_id": run_id, "steps": [step_document(each) for each in steps]}, lambda: _history_table(steps))
+    if len(steps) == limit and not session.json:
+        session.note(f"there may be more: --after {steps[-1].index}")
+
+
+@group.command("fork")
+def fork(
+    ctx: typer.Context,
+    run_id: RunArgument,
+    new_run_id: Annotated[str, typer.Argument(metavar="NEW_RUN", help="The id of the copy.")],
+    *,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=0, help="Copy only so many of its first steps. Default: all.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy a run and its first steps to a new run, which goes on from there; the original stays as it is.
+
+    Example:  nova runs fork tour tour-2 --steps 5
+    """
+    from app.cli.documents import run_document
+
+    session = session_of(ctx, json=json)
+    head = session.execute(
+        lambda: session.checkpoints().fork(run_id, new_run_id, steps=steps, tenant_id=session.tenant)
+    )
+    session.show(run_document(head), lambda: _runs_table([head]))
+    if not session.json:
+        session.note(f"to go on with it: {session.nova} resume {new_run_id}")
+
+
+@group.command("abort")
+def abort(
+    ctx: typer.Context,
+    run_id: RunArgument,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the run.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Abort a run, whoever works on it: nothing more of it is recorded. This is final.
+
+    Example:  nova runs abort tour --reason 'wrong documents'
+    """
+    from app.cli.documents import run_document
+
+    session = session_of(ctx, json=json)
+    head = session.execute(lambda: session.checkpoints().abort(run_id, reason=reason, tenant_id=session.tenant))
+    session.show(run_document(head), lambda: _runs_table([head]))
+
+
+@group.command("delete")
+def delete(
+    ctx: typer.Context,
+    run_id: RunArgument,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Delete a run and its steps. What it spent stays counted.
+
+    Example:  nova runs delete tour --yes
+    """
+    from app.errors import RunNotFoundError
+
+    session = session_of(ctx, json=json)
+    if not yes:
+        if not is_terminal():
+            raise typer.BadParameter("nobody can be asked here: confirm with --yes", param_hint="--yes")
+        typer.confirm(f"Delete run {run_id!r} and its steps?", abort=True, err=True)
+    if not session.execute(lambda: session.checkpoints().delete(run_id, tenant_id=session.tenant)):
+        raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id, tenant_id=session.tenant)
+    session.show({"run_id": run_id, "deleted": True}, lambda: _text(f"deleted run {run_id}"))
+
+
+@group.command("verify")
+def verify(ctx: typer.Context, run_id: RunArgument, *, json: JsonOption = False) -> None:
+    """Recompute the hash chain of a run from its stored bytes (exit code 31 if a step does not verify).
+
+    Example:  nova runs verify tour
+    """
+    session = session_of(ctx, json=json)
+    steps = session.execute(lambda: session.checkpoints().verify(run_id, tenant_id=session.tenant))
+    session.show(
+        {"run_id": run_id, "verified_steps": steps}, lambda: _text(f"run {run_id}: {steps} steps verify", style="green")
+    )
+
+
+async def _read(session: Session, run_id: str) -> tuple[RunState, tuple[WindowUsage, ...]]:
+    from app.errors import RunNotFoundError
+
+    state = await session.checkpoints().load(run_id, tenant_id=session.tenant)
+    if state is None:
+        raise RunNotFoundError(
+            f"there is no run {run_id!r} of tenant {session.tenant!r}", run_id=run_id, tenant_id=session.tenant
+        )
+    return state, await session.budget().usage(f"run:{run_id}", tenant_id=session.tenant)
+
+
+def _step(state: RunState, step_id: str) -> Step:
+    from app.errors import InvalidInputError
+
+    for step in state.steps:
+        if step.step_id == step_id:
+            return step
+    near = ", ".join(step.step_id for step in state.steps[:5])
+    raise InvalidInputError(
+        f"run {state.head.run_id!r} has no recorded step {step_id!r}" + (f"; its first are: {near}" if near else "")
+    )
+
+
+def _text(value: Any, *, style: str = "") -> RenderableType:
+    import json
+
+    from rich.text import Text
+
+    from app.cli.output import printable
+
+    shown = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    return Text(printable(shown), style=style)
+
+
+def _runs_table(heads: Sequence[RunHead]) -> RenderableType:
+    from app.cli.output import moment, status_text, table
+
+    if not heads:
+        return _text("no runs")
+    made = table("run", "workflow", "status", ("steps", "right"), "updated")
+    for head in heads:
+        status = status_text(head.status.value)
+        if head.waiting_for is not None:
+            status.append(f" ({head.waiting_for})")
+        made.add_row(head.run_id, head.workflow, status, str(head.next_step_index), moment(head.updated_at))
+    return made
+
+
+def _run_view(session: Session, state: RunState, windows: Sequence[WindowUsage], *, full: bool) -> RenderableType:
+    from rich.console import Group
+
+    from app.cli.budget import usage_table
+    from app.cli.output import facts, moment, status_text
+
+    head = state.head
+    rows: list[tuple[str, Any]] = [
+        ("run", head.run_id),
+        ("workflow", f"{head.workflow}, version {head.workflow_version}" if head.workflow else "none"),
+        ("status", status_text(head.status.value + (f" ({head.waiting_for})" if head.waiting_for else ""))),
+        ("started", moment(head.created_at)),
+        ("updated", moment(head.updated_at)),
+    ]
+    if head.root_run_id != head.run_id:
+        rows.append(("forked from", head.root_run_id))
+    if head.lease is not None:
+        rows.append(("worked on by", f"{head.lease.holder}, lease until {moment(head.lease.expires_at)}"))
+    if head.error:
+        rows.append(("error", _text(head.error)))
+    parts: list[RenderableType] = [facts(rows), usage_table(session, windows), _steps_table(state.steps)]
+    if head.result is not None:
+        parts.append(_result(head.result, full=full))
+    return Group(*parts)
+
+
+def _result(result: Any, *, full: bool) -> RenderableType:
+    import json
+
+    text = result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False)
+    if full or len(text) <= _RESULT_SHOWN:
+        return _text(text)
+    return _text(f"{text[:_RESULT_SHOWN]}\n… {len(text) - _RESULT_SHOWN:,} more characters: --full")
+
+
+def _steps_table(steps: Sequence[StepRecord]) -> RenderableType:
+    from app.cli.output import aligned, moment, table
+    from app.workflow.calls import recorded_cost
+
+    if not steps:
+        return _text("no step is recorded yet")
+    made = table(("#", "right"), "step", ("tokens in", "right"), ("out", "right"), ("cost", "right"), "recorded")
+    costs = aligned([recorded_cost(step.meta) for step in steps])
+    for step, cost in zip(steps, costs, strict=True):
+        called = "calls" in step.meta
+        made.add_row(
+            str(step.index),
+            step.step_id,
+            *(_count(step.meta[name]) if called else "" for name in ("input_tokens", "output_tokens")),
+            cost if called else "",
+            moment(step.recorded_at),
+        )
+    return made
+
+
+def _count(value: JsonValue) -> str:
+    return f"{value:,}" if isinstance(value, int) else "?"
+
+
+def _history_table(steps: Sequence[StepRecord]) -> RenderableType:
+    from app.cli.output import moment, table
+
+    if not steps:
+        return _text("no steps")
+    made = table(("#", "right"), "step", ("bytes", "right"), "input", "hash", "recorded")
+    for step in steps:
+        made.add_row(
+            str(step.index),
+            step.step_id,
+            f"{step.size_bytes:,}",
+            step.fingerprint[:8],
+            step.hash.hex()[:12],
+            moment(step.recorded_at),
+        )
+    return made

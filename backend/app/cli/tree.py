@@ -1,0 +1,96 @@
+"""The command tree: the root with its global options, and the groups below it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from app.cli import ask, budget, doctor, prices, runs
+from app.cli.exits import Stopped
+from app.cli.session import JsonOption, Session, session_of
+
+__all__ = ["app"]
+
+
+class NovaGroup(TyperGroup):
+    """The root command: the one place where errors become messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.TyperException):
+            raise
+        except typer.Abort:
+            error: BaseException = Stopped("nothing was changed")
+        except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 - whatever a user meets is told here, once
+            error = caught
+        session = ctx.obj if isinstance(ctx.obj, Session) else Session()
+        raise typer.Exit(session.report(error))
+
+
+app = typer.Typer(
+    name="nova",
+    cls=NovaGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes and every command: docs/cli.md. What is configured, and what to set: nova doctor.",
+)
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    *,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            metavar="DIR",
+            help="Where nova.db lies. Default: NOVA_DATA_DIR, else your user's data directory.",
+        ),
+    ] = None,
+    tenant: Annotated[
+        str, typer.Option("--tenant", metavar="NAME", help="Whose runs, budgets and keys.", show_default=True)
+    ] = "default",
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR does the same.")] = False,
+) -> None:
+    """LLM work that does not lose its place and does not overspend.
+
+    A first run:  nova run examples/brief.yaml --input documents=examples/documents --budget '$0.50'
+    """
+    ctx.obj = Session(data_dir=data_dir, tenant=tenant, color=not no_color)
+
+
+@app.command("version")
+def version(ctx: typer.Context, *, json: JsonOption = False) -> None:
+    """Show which Nova this is, and what it runs on.
+
+    Example:  nova version --json
+    """
+    import platform
+    import sqlite3
+    from importlib import metadata
+
+    from app.cli.output import facts
+
+    session = session_of(ctx, json=json)
+    try:
+        nova = metadata.version("nova-llm")
+    except metadata.PackageNotFoundError:  # a checkout with backend/ on the import path
+        nova = "not installed"
+    document = {"nova": nova, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+    session.show(document, lambda: facts(document.items()))
+
+
+app.command("ask")(ask.ask)
+app.command("prices")(prices.prices)
+app.command("doctor")(doctor.doctor)
+app.add_typer(runs.group, name="runs")
+app.add_typer(budget.group, name="budget")
