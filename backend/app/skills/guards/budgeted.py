@@ -1,0 +1,246 @@
+"""The budget guard: no call without a hold, and every hold closed by what the call turned out to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from app.errors import ConfigurationError, InvalidInputError, LLMError, UnboundedCallError
+from app.money import Microcents
+from app.skills.guards.holding import HoldKeeper, hold_id_of, lease_of
+from app.skills.guards.wrapper import Guard, Patience, closing_stream, ended_early
+from app.skills.llm_invoke_v2 import (
+    CallContext,
+    LLMAdapter,
+    LLMConfig,
+    LLMResponse,
+    LLMUsage,
+    Prompt,
+    StreamEnd,
+    StreamEvent,
+    TextDelta,
+)
+from app.skills.pricing import Cost, PriceBook
+from app.stores.budget.contract import BudgetStore, Hold
+
+__all__ = ["BudgetedAdapter"]
+
+_FINAL_USAGE_CODES: Final = frozenset({"ERR_LLM_CONTENT_BLOCKED"})
+"""Errors that come after the whole answer was generated: usage reported with them is final, not partial."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Attempt:
+    """One attempt and its hold. Its owner is the one task that makes the call."""
+
+    prompt: Prompt
+    config: LLMConfig
+    model: str
+    started_at: datetime
+    hold: Hold
+    streamed: bool
+    received: list[str] = field(default_factory=list)
+    closed: bool = False
+
+
+class BudgetedAdapter(Guard):
+    """Takes a hold for the most that a call can cost, makes the call, and replaces the hold by the bill.
+
+    The promise, for every call and however it ends, by cancellation too:
+
+    - It is sent only on a hold that was granted in all of ``context.all_scopes``.
+    - A known bill is charged exactly and in full, also where it is above the hold.
+    - The hold is released only where the call provably was not sent, or was rejected unbilled.
+    - Everything else (a timeout, a cut stream, a cancellation on the way, a bill of unknown price) charges the hold as
+      uncertain, with what usage there was kept in the hold's detail, until somebody corrects it.
+    - A call without a known price or upper bound is refused where a limit applies to one of its scopes. Where none
+      does, it is made on a hold of nothing, its cost is None, and its hold stays uncertain (``unpriced``).
+    - If the store cannot be reached for the settlement, it is tried for a while, then logged; the end of the lease then
+      charges the hold. The answer is returned all the same.
+
+    A call takes two round trips to the store: ``reserve``, and one verb that closes.
+
+    Args:
+        inner: makes one attempt per call.
+        budget: keeps the ceilings.
+        prices: prices the usage and bounds the call.
+        cut_stream: ``estimate`` settles a cut stream by what arrived, instead of charging the hold.
+        label: stands for the adapter in the hold id; two budgeted adapters of one chain need different ones.
+        patience: how long the settlement is tried.
+        clock: the present time, aware.
+    """
+
+    def __init__(
+        self,
+        inner: LLMAdapter,
+        *,
+        budget: BudgetStore,
+        prices: PriceBook,
+        cut_stream: Literal["hold", "estimate"] = "hold",
+        label: str | None = None,
+        patience: Patience | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        super().__init__(inner)
+        self._holds = HoldKeeper(budget, patience or Patience())
+        self._prices = prices
+        self._estimates_cut_streams = cut_stream == "estimate"
+        self._label = label or inner.adapter_id
+        self._clock = clock
+
+    async def invoke(
+        self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
+    ) -> LLMResponse:
+        """Make one call on a hold; the response has its exact ``cost`` and the ``hold_id`` that paid for it.
+
+        Raises:
+            BudgetExceededError: the call does not fit under a limit; nothing was sent.
+            UnboundedCallError: it has no price or bound, and a limit applies; nothing was sent.
+            BudgetStoreUnavailableError: no hold could be taken; nothing was sent.
+            LLMError, InvalidInputError: as the inner adapter.
+        """
+        attempt = await self._begin(prompt, config or LLMConfig(), context or CallContext(), streamed=False)
+        try:
+            response = await self.inner.invoke(prompt, attempt.config, context=context)
+            return await self._close_answered(attempt, response)
+        except BaseException as error:
+            await self._close_failed(attempt, error)
+            raise
+
+    async def stream(
+        self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
+    ) -> AsyncIterator[StreamEvent]:
+        """Stream one call on a hold, settled before :class:`StreamEnd` is handed on; errors as for ``invoke``.
+
+        A stream that its reader closes early is a call of unknown outcome.
+        """
+        attempt = await self._begin(prompt, config or LLMConfig(), context or CallContext(), streamed=True)
+        try:
+            async with closing_stream(self.inner.stream(prompt, attempt.config, context=context)) as events:
+                async for event in events:
+                    if isinstance(event, StreamEnd):
+                        answered = await self._close_answered(attempt, event.response)
+                        break
+                    if isinstance(event, TextDelta) and self._estimates_cut_streams:
+                        attempt.received.append(event.text)
+                    yield event
+                else:
+                    raise ended_early(self.adapter_id, model=attempt.model, received="".join(attempt.received))
+        except BaseException as error:
+            await self._close_failed(attempt, error)
+            raise
+        yield StreamEnd(answered)
+
+    async def _begin(self, prompt: Prompt, config: LLMConfig, context: CallContext, *, streamed: bool) -> _Attempt:
+        """Take the hold, or refuse. If it raises, nothing was sent and no hold stays."""
+        model = config.model or self.inner.default_model
+        started_at = self._clock()
+        unbounded: UnboundedCallError | None = None
+        amount: Microcents = 0
+        try:
+            amount = self._prices.upper_bound(prompt, config, provider=self.adapter_id, model=model, at=started_at)
+        except UnboundedCallError as error:
+            unbounded = error
+        hold = await self._holds.take(
+            hold_id_of(context, label=self._label),
+            amount,
+            context.all_scopes,
+            lease=lease_of(config, context),
+            tenant_id=context.tenant_id,
+            unbounded=unbounded,
+        )
+        return _Attempt(prompt=prompt, config=config, model=model, started_at=started_at, hold=hold, streamed=streamed)
+
+    async def _close_answered(self, attempt: _Attempt, response: LLMResponse) -> LLMResponse:
+        """Settle by the bill; where the bill is not known, charge the hold as uncertain."""
+        usage = response.usage or LLMUsage(input_tokens=response.input_tokens, output_tokens=response.output_tokens)
+        cost = self._cost(attempt, usage)
+        attempt.closed = True
+        if cost is not None:
+            await self._holds.settle(attempt.hold, cost.amount)
+        else:
+            unpriced = usage.complete and not self._prices.is_priced(provider=self.adapter_id, model=attempt.model)
+            detail = _detail(
+                outcome="unpriced" if unpriced else "usage_unknown",
+                model=attempt.model,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                service_tier=usage.service_tier,
+            )
+            await self._holds.expire(attempt.hold, detail=detail)
+        return replace(
+            response,
+            cost=None if cost is None else cost.amount,
+            price_version=None if cost is None else cost.price_version,
+            hold_id=attempt.hold.hold_id,
+        )
+
+    async def _close_failed(self, attempt: _Attempt, error: BaseException) -> None:
+        """Close the hold of a call that raised or was cancelled, if it is not closed yet."""
+        if attempt.closed:
+            return
+        attempt.closed = True
+        failure = error if isinstance(error, LLMError) else None
+        facts: dict[str, object] = {
+            "error": failure.code if failure else type(error).__name__,
+            "model": attempt.model,
+            "input_tokens": failure.partial_input_tokens if failure else None,
+            "output_tokens": failure.partial_output_tokens if failure else None,
+        }
+        if _provably_unbilled(error):
+            await self._holds.release(attempt.hold, detail=_detail(outcome="unbilled", **facts))
+        elif (bill := self._bill_of_failure(attempt, failure)) is not None:
+            await self._holds.settle(attempt.hold, bill, detail=_detail(outcome="billed", **facts))
+        elif (guess := self._estimate(attempt, failure)) is not None:
+            await self._holds.settle(attempt.hold, guess, detail=_detail(outcome="estimated", **facts))
+        else:
+            await self._holds.expire(attempt.hold, detail=_detail(outcome="unknown", **facts))
+
+    def _bill_of_failure(self, attempt: _Attempt, failure: LLMError | None) -> Microcents | None:
+        """Return the bill of a call that failed after it was generated in full, None where it is not known."""
+        if failure is None or failure.billed != "yes" or failure.code not in _FINAL_USAGE_CODES:
+            return None
+        cost = self._cost(
+            attempt,
+            LLMUsage(input_tokens=failure.partial_input_tokens, output_tokens=failure.partial_output_tokens),
+        )
+        return None if cost is None else cost.amount
+
+    def _estimate(self, attempt: _Attempt, failure: LLMError | None) -> Microcents | None:
+        """Return what a cut stream probably cost, never above its hold; None where the hold is to be charged."""
+        if not (self._estimates_cut_streams and attempt.streamed):
+            return None
+        text = "".join(attempt.received) or (failure.partial_text if failure else "")
+        input_tokens = failure.partial_input_tokens if failure else None
+        output_tokens = failure.partial_output_tokens if failure else None
+        if not text and input_tokens is None and output_tokens is None:
+            return None
+        cost = self._prices.estimate(
+            attempt.prompt,
+            attempt.config,
+            provider=self.adapter_id,
+            model=attempt.model,
+            partial_text=text,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            at=attempt.started_at,
+        )
+        return None if cost is None else min(cost.amount, attempt.hold.amount)
+
+    def _cost(self, attempt: _Attempt, usage: LLMUsage) -> Cost | None:
+        """Price a usage as of the start of the call, by the model that was asked for: as the hold was computed."""
+        return self._prices.cost(usage, provider=self.adapter_id, model=attempt.model, at=attempt.started_at)
+
+
+def _provably_unbilled(error: BaseException) -> bool:
+    """Whether a failed call certainly costs nothing: rejected unbilled, or refused before anything was sent."""
+    if isinstance(error, LLMError):
+        return error.billed == "no"
+    return isinstance(error, InvalidInputError | ConfigurationError)
+
+
+def _detail(**facts: object) -> str:
+    return json.dumps({key: value for key, value in facts.items() if value is not None}, sort_keys=True)
