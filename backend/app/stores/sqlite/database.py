@@ -38,6 +38,9 @@ Work = Callable[[sqlite3.Connection, int], T]
 LOCK_DEADLINE_S: Final = 30.0
 _RETRY_S: Final = (0.0005, 0.002)
 _BATCH: Final = 64
+_OWN_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
+"""Errors of one operation's statements or values, which say nothing about the file."""
+
 _CLOCK_TOLERANCE_MS: Final = 5_000
 _CLOCK_STEP_MS: Final = 1_000
 
@@ -82,9 +85,9 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Let go of the file; the last handle of the process empties the write-ahead log. Usable again afterwards."""
-        if self._file is not None:
-            _Files.release(self._file)
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            _Files.release(file)
 
     async def _run(self, thread: _Thread, work: Work[T]) -> T:
         future: Future[T] = Future()
@@ -122,7 +125,7 @@ class _Files:
         with cls._lock:
             file = cls._open.get(key)
             if file is None:
-                file = cls._open[key] = _File(Path(path))
+                file = cls._open[key] = _File(key)
             file.handles += 1
             return file
 
@@ -132,14 +135,25 @@ class _Files:
             file.handles -= 1
             if file.handles > 0 or file.pid != os.getpid():
                 return
-            cls._open.pop((file.pid, os.path.realpath(file.path)), None)
+            del cls._open[file.key]
         file.stop()
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """Begin anew in a child, where the parent's threads do not run.
+
+        The parent's files stay in the registry, under its pid: to drop them would close its connections from here.
+        """
+        cls._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_Files.after_fork)
 
 
 class _File:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.pid = os.getpid()
+    def __init__(self, key: tuple[int, str]) -> None:
+        self.key = key
+        self.pid, path = key[0], Path(key[1])
         self.handles = 0
         self.writer = _Thread(path, writes=True)
         self.reader = _Thread(path, writes=False)
@@ -169,12 +183,12 @@ class _Thread:
             self._queue.put(operation)
 
     def stop(self) -> None:
+        # Under the lock to the end: a thread that is started meanwhile would share the queue and the connection.
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is not None:
                 self._queue.put(None)
-        if thread is not None:
-            thread.join()
+                thread.join()
 
     def _serve(self) -> None:
         while True:
@@ -207,9 +221,8 @@ class _Thread:
         outcomes: list[tuple[_Operation[Any], Any, BaseException | None]] = []
         try:
             connection = self._opened()
-            self._begin(connection)
+            latest_ms = retry_while_locked(lambda: self._begin(connection))
             try:
-                latest_ms = schema.latest_time(connection)
                 outcomes.extend((operation, *self._run_one(connection, operation, latest_ms)) for operation in live)
                 connection.execute("COMMIT")
             except BaseException:
@@ -235,19 +248,29 @@ class _Thread:
         connection.execute("SAVEPOINT operation")
         try:
             result = operation.work(connection, self._now(connection, operation.clock, latest_ms))
-        except sqlite3.Error:
-            # The file itself failed: nothing of this batch may be acknowledged.
-            raise
         except Exception as error:  # noqa: BLE001 - it goes to the one who submitted the work
+            if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_ERRORS):
+                # The file itself failed: nothing of this batch may be acknowledged.
+                raise
             connection.execute("ROLLBACK TO operation")
             connection.execute("RELEASE operation")
             return None, error
         connection.execute("RELEASE operation")
         return result, None
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        statement = "BEGIN IMMEDIATE" if self._writes else "BEGIN"
-        retry_while_locked(lambda: connection.execute(statement))
+    def _begin(self, connection: sqlite3.Connection) -> int:
+        """Begin a transaction and return the file's latest time.
+
+        It is read here because BEGIN alone does not touch the file: a snapshot begins at the first read, which finds
+        the file locked for a moment while another process opens or leaves it as the only one.
+        """
+        connection.execute("BEGIN IMMEDIATE" if self._writes else "BEGIN")
+        try:
+            return schema.latest_time(connection)
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
 
     def _now(self, connection: sqlite3.Connection, clock: Clock, latest_ms: int) -> int:
         """Return a time that never goes back within a file; refuse a clock that is far behind it."""
