@@ -7,12 +7,15 @@ calls it. An empty variable counts as unset.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["DATABASE_FILE", "Settings", "load_settings"]
 
@@ -82,14 +85,17 @@ class Settings(BaseSettings):
     def database_file(self) -> Path:
         """The SQLite file: the path in a ``sqlite:///`` ``DATABASE_URL``, else ``nova.db`` in the data directory."""
         url = self.database_url.get_secret_value() if self.database_url else ""
-        if not url.startswith("sqlite:"):
+        scheme, _, rest = url.partition(":")
+        if scheme.lower() != "sqlite":
             return self.data_dir / DATABASE_FILE
-        if not url.startswith("sqlite:///") or url == "sqlite:///":
+        path = rest.removeprefix("///")
+        if path in {rest, "", ":memory:"} or "?" in path:
             raise ConfigurationError(
-                "DATABASE_URL names no file: write sqlite:///relative/path.db or sqlite:////absolute/path.db",
+                "DATABASE_URL must name a file and nothing else: sqlite:///relative/path.db or "
+                "sqlite:////absolute/path.db (to keep state in memory only, set BUDGET_STORE=memory and so on)",
                 variable="DATABASE_URL",
             )
-        return Path(url.removeprefix("sqlite:///")).expanduser()
+        return Path(path).expanduser()
 
     def with_changes(self, **changes: object) -> Settings:
         """Return a copy in which the named fields have other values."""
@@ -105,10 +111,11 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False, include_context=False)
-        )
-        first = str(error.errors(include_input=False)[0]["loc"][0]).upper()
-        # `from None`: pydantic's error holds the rejected input, which may be a secret.
-        raise ConfigurationError(f"the environment is not valid: {problems}", variable=first) from None
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+    # Raised out here, because pydantic's error holds the rejected input, which may be a secret.
+    texts = "; ".join(f"{_variable(problem)}: {problem['msg']}" for problem in problems)
+    raise ConfigurationError(f"the environment is not valid: {texts}", variable=_variable(problems[0]))
+
+
+def _variable(problem: ErrorDetails) -> str:
+    return str(problem["loc"][0]).upper()

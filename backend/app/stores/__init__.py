@@ -64,11 +64,21 @@ def get_idempotency_store(settings: Settings | None = None, *, force_new: bool =
 
 
 async def close_stores() -> None:
-    """Close every store that the factories handed out; the next call of a factory builds a new one."""
+    """Close every store that the factories handed out; the next call of a factory builds a new one.
+
+    Raises:
+        ExceptionGroup: some could not be closed, after all of them were tried.
+    """
     stores = list(_open.values())
     _open.clear()
+    failures: list[Exception] = []
     for store in stores:
-        await store.close()
+        try:
+            await store.close()
+        except Exception as error:  # noqa: BLE001 - raised below, when the others are closed
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup("stores that could not be closed", failures)
 
 
 def _get(kind: StoreKind, settings: Settings | None, *, force_new: bool) -> object:
@@ -82,9 +92,8 @@ def _get(kind: StoreKind, settings: Settings | None, *, force_new: bool) -> obje
     key, build = _recipe(choice, settings)
     if force_new:
         return build()
-    if key not in _open:
-        _open[key] = build()
-    return _open[key]
+    # setdefault is atomic: of two threads that build at the same moment both get the same object.
+    return _open.get(key) or _open.setdefault(key, build())
 
 
 def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[str, ...], Callable[[], object]]:

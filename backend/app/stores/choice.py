@@ -97,7 +97,8 @@ def _scheme(settings: Settings, name: Literal["database_url", "redis_url"]) -> s
     secret = getattr(settings, name)
     if secret is None:
         return None
-    scheme, found, _ = secret.get_secret_value().partition(":")
+    # Only what stands before "://" is a scheme; anything else may be part of a password and is not shown.
+    scheme, found, _ = secret.get_secret_value().partition("://")
     if not found or not scheme.replace("+", "").isalnum():
         raise ConfigurationError(
             f"{name.upper()} is not a URL: it must begin with a scheme, such as "
