@@ -1,0 +1,462 @@
+"""A run, as the code of a workflow sees it: steps that are recorded once, one after another or in parallel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
+
+from app.errors import (
+    BudgetExceededError,
+    CheckpointStoreUnavailableError,
+    InvalidInputError,
+    LeaseLostError,
+    RunAbortedError,
+    StepConflictError,
+    StepFailedError,
+    StoreUnavailableError,
+    WorkflowChangedError,
+    WorkflowDefinitionError,
+)
+from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse, Prompt
+from app.stores.checkpoint.codec import JsonValue
+from app.stores.checkpoint.contract import Step
+from app.stores.names import check_name
+from app.workflow.calls import StepCalls, read_response, recorded_cost, request_fingerprint, response_json
+from app.workflow.inputs import INPUTS_PREFIX
+from app.workflow.policies import Retries, RetryPolicy, retry_policy
+from app.workflow.steps import StepContext, StepFunction, attempt_once, stable_key
+from app.workflow.stop import Stop, StopCause, first_of
+from app.workflow.values import fingerprint, restore, to_json
+
+if TYPE_CHECKING:
+    from app.money import Microcents
+    from app.workflow.listener import RunListener
+    from app.workflow.writer import RunWriter, Sleep
+
+__all__ = ["MAX_CONCURRENCY", "Run", "RunParts", "Tally"]
+
+T = TypeVar("T")
+
+MAX_CONCURRENCY: Final = 256
+"""The most steps of one ``map`` that are under way at once."""
+
+_inside_step: ContextVar[str | None] = ContextVar("nova_step", default=None)
+"""The step whose function is being called in this context: steps do not nest."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has done so far; only its :class:`Run` changes it.
+
+    Attributes:
+        cost: of all recorded steps whose cost is known, replayed ones included, in microcents.
+        unknown_cost: how many steps have a cost that is unknown.
+    """
+
+    steps_run: int = 0
+    steps_replayed: int = 0
+    cost: Microcents = 0
+    unknown_cost: int = 0
+
+    def add(self, cost: Microcents | None, *, replayed: bool) -> None:
+        """Count a step."""
+        if replayed:
+            self.steps_replayed += 1
+        else:
+            self.steps_run += 1
+        if cost is None:
+            self.unknown_cost += 1
+        else:
+            self.cost += cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunParts:
+    """What a run works with.
+
+    Attributes:
+        records: recorded steps that were not asked for yet; each is let go when it is.
+        time_left: until the deadline; None without one.
+        random: a number from 0 to 1, for jitter.
+    """
+
+    run_id: str
+    tenant_id: str
+    writer: RunWriter
+    records: MutableMapping[str, Step]
+    stop: Stop
+    listener: RunListener
+    adapter: Callable[[], LLMAdapter]
+    time_left: Callable[[], timedelta | None]
+    sleep: Sleep
+    random: Callable[[], float]
+    allow_changed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work(Generic[T]):
+    """A step to be done: the fingerprint of its input, one attempt, and its way to the record and back."""
+
+    fingerprint: str
+    attempt: Callable[[StepContext], Awaitable[T]]
+    to_record: Callable[[T], JsonValue]
+    from_record: Callable[[JsonValue], T]
+    policy: RetryPolicy
+
+
+class _SuspendedError(Exception):
+    """The step did not end, because the run stops; it is done when the run is resumed."""
+
+
+class Run:
+    """One run of a workflow.
+
+    A step runs at least once and is recorded exactly once; when the run is resumed, its record is returned and nothing
+    runs. When the run has to stop (its budget refuses, its lease is lost, it is interrupted), a step does not return:
+    the workflow is cancelled there, after the steps that are under way were recorded.
+    """
+
+    def __init__(self, parts: RunParts) -> None:
+        self._parts = parts
+        self._used: set[str] = set()
+        self._active: set[asyncio.Task[Any]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.tally = Tally()
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._parts.run_id
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant that the run belongs to."""
+        return self._parts.tenant_id
+
+    def key(self, step_id: str, *args: object) -> str:
+        """Return the key that the step ``step_id`` with these arguments is handed; equal in every attempt."""
+        return self._key(step_id, fingerprint(*args, what=f"the input of step {step_id!r}"))
+
+    async def step(
+        self,
+        step_id: str,
+        function: Callable[..., Awaitable[T]],
+        *args: object,
+        timeout: timedelta | float | None = None,
+        retries: Retries = None,
+    ) -> T:
+        """Call ``function(*args)`` and record what it returns, or return what is on record.
+
+        Args:
+            step_id: unique within the run.
+            function: an async function whose result is JSON, or a type that JSON can be turned into; then it is
+                annotated with it. A parameter annotated ``StepContext`` is given the step's key.
+            args: the input, JSON or of such types. Its fingerprint is recorded.
+            timeout: of one attempt, in seconds if it is a number.
+            retries: how often a failed attempt is repeated; never by default.
+
+        Raises:
+            StepFailedError: the function failed in its last attempt; the cause is kept.
+            WorkflowDefinitionError: the step id is in use, or the function is not async.
+        """
+        return await self._do(step_id, self._work(step_id, StepFunction.of(function), args, timeout, retries))
+
+    async def map(
+        self,
+        step_id: str,
+        function: Callable[..., Awaitable[T]],
+        items: Iterable[object],
+        *,
+        concurrency: int = 4,
+        timeout: timedelta | float | None = None,
+        retries: Retries = None,
+    ) -> list[T]:
+        """Do a step ``step_id/0``, ``step_id/1``, … for each item, and return the outputs in the order of the items.
+
+        At most ``concurrency`` of them are under way at once. When one fails for good no other begins, those under way
+        are finished and recorded, and then the failure of the first one in order is raised.
+
+        Raises:
+            StepFailedError, WorkflowDefinitionError: as for :meth:`step`.
+            InvalidInputError: ``concurrency`` is not from 1 to ``MAX_CONCURRENCY``.
+        """
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= MAX_CONCURRENCY:
+            raise InvalidInputError(f"concurrency must be an int from 1 to {MAX_CONCURRENCY} ({concurrency!r} given)")
+        work = items if isinstance(items, list | tuple) else list(items)
+        called = StepFunction.of(function)
+        results: dict[int, T] = {}
+        failures: dict[int, Exception] = {}
+        positions = iter(range(len(work)))
+
+        async def worker() -> None:
+            # The workers share the iterator: each takes the next position, so no more than they are ever under way.
+            for position in positions:
+                if failures:
+                    return
+                name = f"{step_id}/{position}"
+                try:
+                    results[position] = await self._do(
+                        name, self._work(name, called, (work[position],), timeout, retries)
+                    )
+                except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
+                    failures[position] = error
+
+        self._check_id(step_id)
+        self._tell(self._parts.listener.map_started, step_id=step_id, count=len(work))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(work))):
+                group.create_task(worker())
+        if failures:
+            raise failures[min(failures)]
+        return [results[position] for position in range(len(work))]
+
+    async def llm(
+        self,
+        step_id: str,
+        prompt: Prompt,
+        config: LLMConfig | None = None,
+        *,
+        scopes: tuple[str, ...] = (),
+        timeout: timedelta | float | None = None,
+        retries: Retries = None,
+    ) -> LLMResponse:
+        """Make a guarded LLM call and record its response as the step.
+
+        It is paid by the run (scope ``run:<id>``), the tenant and ``scopes``. Its key is the step's, so that a call
+        whose response was received but not recorded before a crash is not made again.
+
+        Returns:
+            The recorded response: the same when the step runs and when it is replayed.
+
+        Raises:
+            StepFailedError: no provider gave an answer, or the call cannot be made; the cause says which.
+        """
+
+        async def call(context: StepContext) -> LLMResponse:
+            return await context.calls.invoke_as(context.key, prompt, config, scopes=scopes)
+
+        function = StepFunction(function=call, name="llm", returns=None, context_parameter="context")
+        limit = _duration(timeout)
+        work = _Work(
+            fingerprint=request_fingerprint(prompt, config),
+            attempt=lambda context: attempt_once(function, (), context=context, timeout=limit),
+            to_record=response_json,
+            from_record=read_response,
+            policy=retry_policy(retries),
+        )
+        return await self._do(step_id, work)
+
+    # --- what the runner uses -----------------------------------------------------------------------------------
+
+    async def idle(self) -> None:
+        """Return when no step is under way."""
+        await self._idle.wait()
+
+    async def cut(self) -> None:
+        """Cancel the steps that are still under way and wait for their ends."""
+        while self._active:
+            tasks = set(self._active)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    # --- one step -----------------------------------------------------------------------------------------------
+
+    def _work(
+        self,
+        step_id: str,
+        function: StepFunction[T],
+        args: tuple[object, ...],
+        timeout: timedelta | float | None,
+        retries: Retries,
+    ) -> _Work[T]:
+        limit = _duration(timeout)
+        return _Work(
+            fingerprint=fingerprint(*args, what=f"the input of step {step_id!r}"),
+            attempt=lambda context: attempt_once(function, args, context=context, timeout=limit),
+            to_record=lambda value: to_json(value, what=f"the output of step {step_id!r}"),
+            from_record=lambda value: restore(function.returns, value, what=f"the output of step {step_id!r}"),
+            policy=retry_policy(retries),
+        )
+
+    async def _do(self, step_id: str, work: _Work[T]) -> T:
+        self._check_id(step_id)
+        if step_id in self._used:
+            raise WorkflowDefinitionError(f"step {step_id!r} was asked for twice; each step of a run needs its own id")
+        self._used.add(step_id)
+        record = self._parts.records.pop(step_id, None)
+        try:
+            if record is not None:
+                return await self._replay(record, work)
+            if not self._parts.stop.requested:
+                with self._under_way(step_id):
+                    return await self._perform(step_id, work)
+        except _SuspendedError:
+            pass
+        return await _never()
+
+    async def _replay(self, record: Step, work: _Work[T]) -> T:
+        changed = record.fingerprint not in {"", work.fingerprint}
+        if changed and not self._parts.allow_changed:
+            self._parts.stop.request(
+                StopCause.INTERRUPTED,
+                WorkflowChangedError(
+                    f"step {record.step_id!r} of run {self.id!r} was recorded with another input than the workflow "
+                    "gives it now. Resume with the code that began the run, or allow the change to take what is recorded"
+                ),
+            )
+            raise _SuspendedError
+        value = work.from_record(record.output)
+        cost = recorded_cost(record.meta)
+        self.tally.add(cost, replayed=True)
+        self._tell(self._parts.listener.step_replayed, step_id=record.step_id, cost=cost)
+        await asyncio.sleep(0)  # a long replay lets the heartbeat and other runs take their turns
+        return value
+
+    async def _perform(self, step_id: str, work: _Work[T]) -> T:
+        """Attempt the step until it is on record.
+
+        Raises:
+            StepFailedError: it failed for good.
+            _SuspendedError: the run stops.
+        """
+        calls = self._calls(step_id, work)
+        started = asyncio.get_running_loop().time()
+        attempt = 0
+        while True:
+            attempt += 1
+            self._tell(self._parts.listener.step_started, step_id=step_id, attempt=attempt)
+            calls.begin_attempt()
+            try:
+                output = work.to_record(await work.attempt(self._context(step_id, work, calls, attempt)))
+                value = work.from_record(output)
+                break
+            except Exception as error:  # noqa: BLE001 - judged below, and raised with its cause
+                await self._after_failure(step_id, work.policy, error, attempt=attempt)
+        elapsed_ms = round((asyncio.get_running_loop().time() - started) * 1000)
+        meta: dict[str, JsonValue] = {"attempts": attempt, "ms": elapsed_ms, **calls.meta()}
+        await self._record(step_id, output, work, meta=meta)
+        self.tally.add(calls.cost, replayed=False)
+        self._tell(self._parts.listener.step_recorded, step_id=step_id, attempts=attempt, cost=calls.cost)
+        return value
+
+    async def _after_failure(self, step_id: str, policy: RetryPolicy, error: Exception, *, attempt: int) -> None:
+        """Return when the next attempt may begin, or raise what ends the step."""
+        stop = self._parts.stop
+        if isinstance(error, BudgetExceededError):
+            stop.request(StopCause.PARKED, error)
+        elif policy.retries(error, attempt=attempt) and not stop.requested:
+            delay_s = policy.delay_s(error, attempt=attempt, random=self._parts.random)
+            self._tell(
+                self._parts.listener.step_retrying,
+                step_id=step_id,
+                attempt=attempt,
+                delay=timedelta(seconds=delay_s),
+                error=error,
+            )
+            await first_of(_sleeping(self._parts.sleep, delay_s), stop.wait())
+        elif isinstance(error, StoreUnavailableError):
+            # A store that is down is not the fault of the run: it stays resumable.
+            stop.request(StopCause.INTERRUPTED, error)
+        elif not stop.requested:
+            self._tell(self._parts.listener.step_failed, step_id=step_id, attempts=attempt, error=error)
+            times = "" if attempt == 1 else f" after {attempt} attempts"
+            raise StepFailedError(
+                f"step {step_id!r} failed{times}: {type(error).__name__}: {error}",
+                run_id=self.id,
+                step_id=step_id,
+                attempts=attempt,
+            ) from error
+        if stop.requested:
+            raise _SuspendedError from error
+
+    async def _record(self, step_id: str, output: JsonValue, work: _Work[T], *, meta: dict[str, JsonValue]) -> None:
+        try:
+            await self._parts.writer.append(step_id, output, fingerprint=work.fingerprint, meta=meta)
+        except (LeaseLostError, RunAbortedError, StepConflictError, CheckpointStoreUnavailableError) as error:
+            # The writer has requested the stop, with the cause.
+            raise _SuspendedError from error
+
+    def _calls(self, step_id: str, work: _Work[T]) -> StepCalls:
+        return StepCalls(
+            self._parts.adapter,
+            context=CallContext(
+                tenant_id=self.tenant_id,
+                run_id=self.id,
+                step_id=step_id,
+                idempotency_key=self._key(step_id, work.fingerprint),
+            ),
+            time_left=self._parts.time_left,
+        )
+
+    def _context(self, step_id: str, work: _Work[T], calls: StepCalls, attempt: int) -> StepContext:
+        return StepContext(
+            tenant_id=self.tenant_id,
+            run_id=self.id,
+            step_id=step_id,
+            key=self._key(step_id, work.fingerprint),
+            attempt=attempt,
+            calls=calls,
+        )
+
+    def _key(self, step_id: str, input_fingerprint: str) -> str:
+        return stable_key(tenant_id=self.tenant_id, run_id=self.id, step_id=step_id, fingerprint=input_fingerprint)
+
+    def _check_id(self, step_id: str) -> None:
+        check_name(step_id, what="the step id")
+        if step_id.startswith(INPUTS_PREFIX):
+            raise InvalidInputError(
+                f"step {step_id!r}: ids that begin with {INPUTS_PREFIX!r} belong to the run's inputs"
+            )
+        outer = _inside_step.get()
+        if outer is not None:
+            raise WorkflowDefinitionError(
+                f"step {step_id!r} was asked for inside of step {outer!r}; steps do not nest, ask in the workflow"
+            )
+
+    @contextmanager
+    def _under_way(self, step_id: str) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        token = _inside_step.set(step_id)
+        self._active.add(task)
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            _inside_step.reset(token)
+            self._active.discard(task)
+            if not self._active:
+                self._idle.set()
+
+    def _tell(self, event: Callable[..., None], **facts: object) -> None:
+        """Tell the listener; when it fails, the run stops in order and its error is raised to the one who listens."""
+        try:
+            event(run_id=self.id, **facts)
+        except Exception as error:  # noqa: BLE001 - handed to the stop, which raises it from the runner
+            self._parts.stop.request(StopCause.INTERRUPTED, error)
+
+
+def _duration(timeout: timedelta | float | None) -> timedelta | None:
+    if timeout is None:
+        return None
+    duration = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
+    if duration <= timedelta(0):
+        raise InvalidInputError(f"a timeout must be positive ({timeout!r} given)")
+    return duration
+
+
+async def _sleeping(sleep: Sleep, delay_s: float) -> None:
+    await sleep(delay_s)
+
+
+async def _never() -> NoReturn:
+    """Wait until cancelled: the run is stopping, and its workflow goes no further."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("unreachable: nobody completes this future")

@@ -1,0 +1,160 @@
+"""The one writer of a run: it holds the lease's token and appends step after step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Final, TypeVar
+
+from app.errors import (
+    CheckpointConflictError,
+    CheckpointError,
+    CheckpointStoreUnavailableError,
+    LeaseLostError,
+    RunAbortedError,
+    RunFinishedError,
+    RunNotFoundError,
+    StepConflictError,
+)
+from app.stores.checkpoint.codec import JsonValue
+from app.stores.checkpoint.contract import CheckpointStorage, RunStatus, WaitingFor
+from app.workflow.stop import Stop, StopCause, finish_anyway
+
+__all__ = ["RunWriter"]
+
+T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
+
+_TRIES: Final = 4
+_FIRST_WAIT_S: Final = 0.2
+
+
+class RunWriter:
+    """Writes to one run under one lease.
+
+    Parallel steps take turns, so the chain grows in one order and a crash between two appends loses only the second,
+    which nobody was told of. A write that began is waited for even when its caller is cancelled. A store that does not
+    answer is asked again a few times: every verb may be repeated.
+    """
+
+    def __init__(
+        self, checkpoints: CheckpointStorage, *, run_id: str, token: int, tenant_id: str, stop: Stop, sleep: Sleep
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._run_id = run_id
+        self._token = token
+        self._tenant_id = tenant_id
+        self._stop = stop
+        self._sleep = sleep
+        self._turn = asyncio.Lock()
+        self._holds_lease = True
+
+    async def append(self, step_id: str, output: JsonValue, *, fingerprint: str, meta: Mapping[str, JsonValue]) -> None:
+        """Record a step; when it returns, the step survives a crash.
+
+        Raises:
+            LeaseLostError, RunAbortedError: the run is not this writer's any more; the stop has been requested.
+            StateNotStorableError: the output cannot be stored; nothing was written.
+            CheckpointStoreUnavailableError: the store did not answer; the stop has been requested.
+        """
+
+        async def write() -> None:
+            async with self._turn:
+                await self._insist(
+                    lambda: self._checkpoints.append(
+                        self._run_id,
+                        step_id,
+                        output,
+                        fingerprint=fingerprint,
+                        meta=meta,
+                        token=self._token,
+                        tenant_id=self._tenant_id,
+                    )
+                )
+
+        await finish_anyway(write())
+
+    async def finish(
+        self,
+        status: RunStatus,
+        *,
+        result: JsonValue = None,
+        error: str | None = None,
+        waiting_for: WaitingFor | None = None,
+    ) -> None:
+        """End or park the run and give up its lease; errors as for :meth:`append`."""
+        await finish_anyway(
+            self._insist(
+                lambda: self._checkpoints.finish(
+                    self._run_id,
+                    status,
+                    result=result,
+                    error=error,
+                    waiting_for=waiting_for,
+                    token=self._token,
+                    tenant_id=self._tenant_id,
+                )
+            )
+        )
+        self._holds_lease = False
+
+    async def release(self) -> None:
+        """Give the lease up; the run stays as it is, for whoever resumes it. Nothing happens where it is not held."""
+        if not self._holds_lease:
+            return
+        self._holds_lease = False
+        try:
+            await finish_anyway(
+                self._checkpoints.release(self._run_id, self._token, tenant_id=self._tenant_id),
+            )
+        except (LeaseLostError, RunNotFoundError, RunFinishedError, CheckpointStoreUnavailableError):
+            # Superseded, gone, or out of reach: then the lease ends by its time. The cause of the stop is what is told.
+            return
+
+    async def keep_lease(self, *, lease: timedelta) -> None:
+        """Prolong the lease every third of it until cancelled; request the stop when it is lost.
+
+        A store that does not answer is asked again at the next turn: the end of a lease permits a takeover, and only a
+        takeover (which the next write notices) ends this writer.
+        """
+        while True:
+            await asyncio.sleep(lease.total_seconds() / 3)
+            try:
+                await self._checkpoints.heartbeat(self._run_id, self._token, lease=lease, tenant_id=self._tenant_id)
+            except CheckpointStoreUnavailableError:
+                continue
+            except CheckpointError as error:
+                await self._ended(error)
+                return
+
+    async def _insist(self, verb: Callable[[], Awaitable[T]]) -> T:
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return await verb()
+            except CheckpointStoreUnavailableError as error:
+                if attempt == _TRIES:
+                    self._stop.request(StopCause.INTERRUPTED, error)
+                    raise
+                await self._sleep(_FIRST_WAIT_S * 2 ** (attempt - 1))
+            except StepConflictError as error:
+                self._stop.request(StopCause.INTERRUPTED, error)
+                raise
+            except (CheckpointConflictError, RunFinishedError, RunNotFoundError) as error:
+                raise await self._ended(error) from error
+        raise AssertionError("unreachable: the last try returned or raised")
+
+    async def _ended(self, error: CheckpointError) -> Exception:
+        """Tell an abort from a takeover, request the stop, and return the error that says which it was."""
+        self._holds_lease = False
+        try:
+            head = await self._checkpoints.head(self._run_id, tenant_id=self._tenant_id)
+        except CheckpointStoreUnavailableError:
+            head = None
+        if head is not None and head.status is RunStatus.ABORTED:
+            reason = f": {head.error}" if head.error else ""
+            aborted = RunAbortedError(f"run {self._run_id!r} was aborted{reason}", run_id=self._run_id)
+            self._stop.request(StopCause.ABORTED, aborted)
+            return aborted
+        self._stop.request(StopCause.LOST, error)
+        return error
