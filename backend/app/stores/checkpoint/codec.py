@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Final, TypeAlias
+import threading
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from app.errors import StateNotStorableError
+
+if TYPE_CHECKING:
+    import zstandard
 
 __all__ = ["MAX_DEPTH", "MAX_VALUE_BYTES", "JsonValue", "canonical_json", "decode", "encode", "parse_json"]
 
@@ -26,6 +30,9 @@ _PLAIN: Final = b"\x01"
 _ZSTD: Final = b"\x02"
 _TRY_COMPRESSION_FROM: Final = 128
 _ZSTD_LEVEL: Final = 3
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_compressors = threading.local()
+"""One compressor for each thread: it is not safe for two, and making one takes as long as compressing 2 KB."""
 
 
 def canonical_json(value: object, *, what: str = "the value") -> bytes:
@@ -37,10 +44,12 @@ def canonical_json(value: object, *, what: str = "the value") -> bytes:
     """
     _check(value, what=what, path="$", depth=0)
     try:
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        encoded = text.encode()
+        encoded = _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
         raise StateNotStorableError(f"{what} has text that is not valid Unicode (a lone surrogate)") from None
+    except ValueError:
+        # Python refuses to write and to read integers of more than 4,300 digits.
+        raise StateNotStorableError(f"{what} has an integer of thousands of digits; store it as a str") from None
     if len(encoded) > MAX_VALUE_BYTES:
         raise StateNotStorableError(
             f"{what} has {len(encoded):,} bytes as JSON; at most {MAX_VALUE_BYTES:,} are stored. "
@@ -58,9 +67,7 @@ def parse_json(canonical: bytes) -> JsonValue:
 def encode(canonical: bytes) -> bytes:
     """Return the stored body of canonical JSON."""
     if len(canonical) >= _TRY_COMPRESSION_FROM:
-        import zstandard
-
-        packed = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(canonical)
+        packed = _compressor().compress(canonical)
         if len(packed) < len(canonical):
             return _ZSTD + packed
     return _PLAIN + canonical
@@ -79,10 +86,22 @@ def decode(body: bytes) -> bytes:
         import zstandard
 
         try:
+            # Asked first: a damaged size would be allocated, whatever max_output_size says.
+            if zstandard.frame_content_size(payload) > MAX_VALUE_BYTES:
+                raise ValueError("a compressed body claims to be larger than any value")
             return zstandard.ZstdDecompressor().decompress(payload, max_output_size=MAX_VALUE_BYTES)
         except zstandard.ZstdError as error:
             raise ValueError(f"a compressed body does not unpack: {error}") from error
     raise ValueError(f"a body of unknown format {form.hex() or 'empty'}")
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    import zstandard
+
+    found: zstandard.ZstdCompressor | None = getattr(_compressors, "zstd", None)
+    if found is None:
+        found = _compressors.zstd = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+    return found
 
 
 def _check(value: object, *, what: str, path: str, depth: int) -> None:

@@ -5,8 +5,9 @@ A **run** is a small head and an append-only list of **steps**. What may never h
 1. A step that was acknowledged is lost (memory excepted).
 2. Two writers both succeed: one wins, the other gets ``CheckpointConflictError``, or ``LeaseLostError`` if it had been
    superseded.
-3. A writer with an old token changes anything. Tokens of a run only grow. The end of a lease permits a takeover; it
-   does not by itself refuse the holder. A write without a lease needs ``expected_version`` and no live lease.
+3. A writer with an old token changes anything. Tokens only grow, also over the runs that had the same id before. The
+   end of a lease permits a takeover; it does not by itself refuse the holder. A write without a lease needs
+   ``expected_version`` and no live lease, and ends a lease that ran out.
 4. A lost acknowledgement becomes a conflict: the same append by the same owner is a success, again and again.
 5. (run, step id) has two outputs, or a load returns a step that does not verify against the hash chain.
 
@@ -76,7 +77,8 @@ class RunHead:
         root_run_id: the run at the start of the line of forks; its own id where it is none.
         workflow, workflow_version: name and declared version of the code that the run began with.
         inputs: what the run was started with; recorded once, never read again from elsewhere.
-        version: grows by one with every write to the head or the steps; leases do not count.
+        version: grows by one with every write to the head or the steps, also where a claim changes the status; a lease
+            alone does not count.
         next_step_index: the count of recorded steps.
         head_hash: the hash of the last step, or the root of the chain.
         result: the output of a completed run.
@@ -158,7 +160,10 @@ class RunState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """A step stands. ``replayed`` where it stood before, with the same input and output (a lost acknowledgement)."""
+    """A step stands. ``replayed`` where it stood before, with the same input and output (a lost acknowledgement).
+
+    ``version`` and ``next_step_index`` are the run's, as it is now; ``hash`` is the step's.
+    """
 
     version: int
     next_step_index: int
@@ -325,7 +330,8 @@ class CheckpointStorage(Protocol):
             tenant_id: the tenant.
 
         Returns:
-            The version after it. The same state again, with the version that the first try expected, is a success.
+            The version after it; 1 where the run was created. The same state again, with the version that the first
+            try expected, is a success. A status other than ``running`` gives up the lease.
 
         Raises:
             StepConflictError: a recorded step is missing from ``step_outputs`` or differs.
@@ -347,7 +353,8 @@ class CheckpointStorage(Protocol):
     ) -> RunHead:
         """End or park a run: set its status (any but ``running``) and what belongs to it, and give up the lease.
 
-        The same again with the same token is a no-op, as for ``append``.
+        ``result`` belongs to completed, ``error`` to failed and aborted (kept to 4,000 characters), ``waiting_for`` to
+        waiting. The same again with the same token, or the version that the first try expected, is a no-op.
 
         Raises:
             LeaseLostError, CheckpointConflictError, RunBusyError, RunNotFoundError: as for ``append``.
@@ -428,6 +435,7 @@ class CheckpointStorage(Protocol):
     ) -> RunPage:
         """Return a keyset page of heads, latest update first; ``limit`` is 1 to 1,000.
 
+        A page may be shorter than ``limit`` where inputs and results are large; only the cursor tells the end.
         A run that is not updated meanwhile appears exactly once over the pages.
 
         Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.stores.checkpoint import rules
@@ -107,7 +107,7 @@ class _MemoryRows:
     def steps(self, run_no: int, *, first: int, limit: int | None = None, bodies: bool = True) -> list[StoredStep]:
         steps = self._runs[run_no].steps
         end = len(steps) if limit is None else first + limit
-        return [step if bodies else replace(step, body=b"") for step in steps[first:end]]
+        return [step if bodies else step._replace(body=b"") for step in steps[first:end]]
 
     def digests(self, run_no: int) -> dict[str, bytes]:
         return {step.step_id: step.digest for step in self._runs[run_no].steps}
@@ -125,7 +125,7 @@ class _MemoryRows:
             run.by_id[step.step_id] = step
 
     def copy_steps(self, run_no: int, new_run_no: int, count: int) -> None:
-        self.add_steps(new_run_no, [replace(step, version=0) for step in self._runs[run_no].steps[:count]])
+        self.add_steps(new_run_no, [step._replace(version=0) for step in self._runs[run_no].steps[:count]])
 
     def update(self, run_no: int, head: StoredHead) -> None:
         self._runs[run_no].head = head

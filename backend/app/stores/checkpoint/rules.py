@@ -11,7 +11,7 @@ is. Then the lease of somebody else, the end of the run, and the version.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from app.errors import InvalidInputError
@@ -151,7 +151,7 @@ def finished(
         return None
     _check_token(head, by, ended=FINAL)
     _check_may_write(head, by, now_ms, ended=FINAL)
-    ended = replace(head, status=status, result_digest=digest, error=error, waiting_for=waiting_for)
+    ended = head._replace(status=status, result_digest=digest, error=error, waiting_for=waiting_for)
     return _without_lease(_moved(ended, now_ms))
 
 
@@ -161,7 +161,7 @@ def aborted(head: StoredHead, *, reason: str | None, now_ms: int) -> StoredHead 
         return None
     if head.status is RunStatus.COMPLETED:
         raise refusals.finished(head)
-    ended = replace(head, status=RunStatus.ABORTED, result_digest=None, error=reason, waiting_for=None)
+    ended = head._replace(status=RunStatus.ABORTED, result_digest=None, error=reason, waiting_for=None)
     return _without_lease(_moved(ended, now_ms))
 
 
@@ -194,10 +194,10 @@ def claimed(
     took_over = None if before == holder else before
     if took_over is not None and _is_live(head, now_ms) and not steal and not is_gone(took_over):
         raise refusals.busy(head, now_ms)
-    leased = replace(head, lease_token=token(), lease_holder=holder.encode(), lease_expires_ms=now_ms + lease_ms)
+    leased = head._replace(lease_token=token(), lease_holder=holder.encode(), lease_expires_ms=now_ms + lease_ms)
     if head.status is not RunStatus.RUNNING:
         # A new status is a write to the head, which the version counts; a lease alone is not.
-        leased = replace(_moved(leased, now_ms), status=RunStatus.RUNNING, waiting_for=None, error=None)
+        leased = _moved(leased, now_ms)._replace(status=RunStatus.RUNNING, waiting_for=None, error=None)
     return leased, took_over
 
 
@@ -208,7 +208,7 @@ def prolonged(head: StoredHead, token: int, *, lease_ms: int, now_ms: int) -> St
         LeaseLostError: the token was superseded or released.
     """
     _check_token(head, Writer(token=token, expected_version=None), ended=frozenset())
-    return replace(head, lease_expires_ms=now_ms + lease_ms)
+    return head._replace(lease_expires_ms=now_ms + lease_ms)
 
 
 def released(head: StoredHead, token: int) -> StoredHead | None:
@@ -253,8 +253,7 @@ def created(
 
 def forked(head: StoredHead, new_run_id: str, *, steps: int, head_hash: bytes, now_ms: int) -> StoredHead:
     """Return the head of a copy that ends with its first ``steps`` steps, whose chain ends in ``head_hash``."""
-    return replace(
-        head,
+    return head._replace(
         run_id=new_run_id,
         status=RunStatus.RUNNING,
         waiting_for=None,
@@ -336,7 +335,7 @@ def _is_live(head: StoredHead, now_ms: int) -> bool:
 
 
 def _moved(head: StoredHead, now_ms: int) -> StoredHead:
-    return replace(head, version=head.version + 1, updated_ms=now_ms)
+    return head._replace(version=head.version + 1, updated_ms=now_ms)
 
 
 def _written(head: StoredHead, by: Writer, now_ms: int) -> StoredHead:
@@ -346,13 +345,13 @@ def _written(head: StoredHead, by: Writer, now_ms: int) -> StoredHead:
 
 
 def _without_lease(head: StoredHead) -> StoredHead:
-    return replace(head, lease_holder=None, lease_expires_ms=None)
+    return head._replace(lease_holder=None, lease_expires_ms=None)
 
 
 def _with_state(
     head: StoredHead, steps: Sequence[NewStep], *, status: RunStatus, now_ms: int
 ) -> tuple[StoredHead, tuple[StoredStep, ...]]:
-    state = replace(head, status=status, waiting_for=None, error=None, result_digest=None)
+    state = head._replace(status=status, waiting_for=None, error=None, result_digest=None)
     if status is not RunStatus.RUNNING:
         state = _without_lease(state)
     return _with_steps(state, steps, now_ms)
@@ -361,12 +360,12 @@ def _with_state(
 def _with_steps(head: StoredHead, steps: Sequence[NewStep], now_ms: int) -> tuple[StoredHead, tuple[StoredStep, ...]]:
     parent = head.head_hash
     stored: list[StoredStep] = []
-    for index, step in enumerate(steps, start=head.next_step_index):
+    for number, step in enumerate(steps, start=head.next_step_index):
         parent = step_hash(parent, step_id=step.step_id, fingerprint=step.fingerprint, digest=step.output.digest)
         stored.append(
             StoredStep(
                 step_id=step.step_id,
-                index=index,
+                number=number,
                 fingerprint=step.fingerprint,
                 digest=step.output.digest,
                 hash=parent,
@@ -377,4 +376,4 @@ def _with_steps(head: StoredHead, steps: Sequence[NewStep], now_ms: int) -> tupl
                 body=step.output.body,
             )
         )
-    return replace(head, next_step_index=head.next_step_index + len(stored), head_hash=parent), tuple(stored)
+    return head._replace(next_step_index=head.next_step_index + len(stored), head_hash=parent), tuple(stored)

@@ -51,7 +51,7 @@ _DIGESTS: Final = "SELECT step_id, output_digest FROM checkpoint_steps WHERE run
 _INSERT: Final = (
     "INSERT INTO checkpoint_runs (tenant_id, run_id, root_run_id, workflow, workflow_version, status, waiting_for,"
     " error, version, next_step_index, head_hash, inputs_digest, result_digest, lease_token, lease_holder,"
-    " lease_expires_ms, created_ms, updated_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " lease_expires_ms, created_ms, updated_ms, tier) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _UPDATE: Final = (
     "UPDATE checkpoint_runs SET status = ?, waiting_for = ?, error = ?, version = ?, next_step_index = ?,"
@@ -144,7 +144,7 @@ class SqliteRows:
         """Walk the index of a run's steps."""
         statement = _STEPS if bodies else _RECORDS
         rows = self._connection.execute(statement, (run_no, first, -1 if limit is None else limit))
-        return [_step(row) for row in rows]
+        return [StoredStep._make(row) for row in rows]
 
     def digests(self, run_no: int) -> dict[str, bytes]:
         """Walk the index of a run's steps."""
@@ -152,49 +152,14 @@ class SqliteRows:
 
     def insert(self, head: StoredHead, inputs: bytes) -> int:
         """Add a head, and its inputs beside it."""
-        values = (
-            head.tenant_id,
-            head.run_id,
-            head.root_run_id,
-            head.workflow,
-            head.workflow_version,
-            head.status,
-            head.waiting_for,
-            head.error,
-            head.version,
-            head.next_step_index,
-            head.head_hash,
-            head.inputs_digest,
-            head.result_digest,
-            head.lease_token,
-            head.lease_holder,
-            head.lease_expires_ms,
-            head.created_ms,
-            head.updated_ms,
-        )
-        run_no = cast("int", self._connection.execute(_INSERT, values).lastrowid)
+        run_no = cast("int", self._connection.execute(_INSERT, head).lastrowid)
         self._connection.execute(_SET_VALUE, (run_no, "inputs", inputs))
         return run_no
 
     def add_steps(self, run_no: int, steps: Iterable[StoredStep]) -> None:
         """Add one row for each."""
         for step in steps:
-            self._connection.execute(
-                _ADD_STEP,
-                (
-                    run_no,
-                    step.index,
-                    step.step_id,
-                    step.fingerprint,
-                    step.digest,
-                    step.hash,
-                    step.version,
-                    step.size_bytes,
-                    step.recorded_ms,
-                    step.meta,
-                    step.body,
-                ),
-            )
+            self._connection.execute(_ADD_STEP, (run_no, *step))
 
     def copy_steps(self, run_no: int, new_run_no: int, count: int) -> None:
         """Copy rows inside the file."""
@@ -247,39 +212,4 @@ def _located(row: tuple[Any, ...]) -> Located:
 
 
 def _head(row: tuple[Any, ...]) -> StoredHead:
-    return StoredHead(
-        tenant_id=row[1],
-        run_id=row[2],
-        root_run_id=row[3],
-        workflow=row[4],
-        workflow_version=row[5],
-        status=RunStatus(row[6]),
-        waiting_for=row[7],
-        error=row[8],
-        version=row[9],
-        next_step_index=row[10],
-        head_hash=row[11],
-        inputs_digest=row[12],
-        result_digest=row[13],
-        lease_token=row[14],
-        lease_holder=row[15],
-        lease_expires_ms=row[16],
-        created_ms=row[17],
-        updated_ms=row[18],
-        tier=row[19],
-    )
-
-
-def _step(row: tuple[Any, ...]) -> StoredStep:
-    return StoredStep(
-        index=row[0],
-        step_id=row[1],
-        fingerprint=row[2],
-        digest=row[3],
-        hash=row[4],
-        version=row[5],
-        size_bytes=row[6],
-        recorded_ms=row[7],
-        meta=row[8],
-        body=row[9],
-    )
+    return StoredHead._make((*row[1:6], RunStatus(row[6]), *row[7:_HEAD_COLUMNS]))

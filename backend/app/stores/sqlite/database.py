@@ -19,7 +19,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -45,11 +44,17 @@ _CLOCK_TOLERANCE_MS: Final = 5_000
 _CLOCK_STEP_MS: Final = 1_000
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Operation(Generic[T]):
+    """Work of somebody who waits for ``future`` in ``loop``; only that loop may touch the future's result."""
+
     work: Work[T]
     clock: Clock
-    future: Future[T]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[T]
+
+
+_Outcome = tuple[_Operation[Any], Any, BaseException | None]
 
 
 class SqliteDatabase:
@@ -90,10 +95,11 @@ class SqliteDatabase:
             _Files.release(file)
 
     async def _run(self, thread: _Thread, work: Work[T]) -> T:
-        future: Future[T] = Future()
-        thread.submit(_Operation(work, self._clock, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        thread.submit(_Operation(work, self._clock, loop, future))
         try:
-            return await asyncio.wrap_future(future)
+            return await future
         except sqlite3.Error as error:
             raise translated(error, path=self.path, unavailable=self._unavailable) from error
         except LockTimeoutError as error:
@@ -215,31 +221,29 @@ class _Thread:
         return batch, False
 
     def _run_batch(self, batch: list[_Operation[Any]]) -> None:
-        live = [operation for operation in batch if operation.future.set_running_or_notify_cancel()]
+        live = [operation for operation in batch if not operation.future.cancelled()]
         if not live:
             return
-        outcomes: list[tuple[_Operation[Any], Any, BaseException | None]] = []
         try:
-            connection = self._opened()
-            latest_ms = retry_while_locked(lambda: self._begin(connection))
-            try:
-                outcomes.extend((operation, *self._run_one(connection, operation, latest_ms)) for operation in live)
-                connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
+            outcomes = self._commit(live)
         except BaseException as error:  # noqa: BLE001 - every waiter gets it; the thread must go on
             if isinstance(error, sqlite3.DatabaseError):
                 self._close_connection()
-            for operation in live:
-                operation.future.set_exception(error)
-            return
-        for operation, result, failure in outcomes:
-            if failure is not None:
-                operation.future.set_exception(failure)
-            else:
-                operation.future.set_result(result)
+            outcomes = [(operation, None, error) for operation in live]
+        _deliver(outcomes)
+
+    def _commit(self, live: list[_Operation[Any]]) -> list[_Outcome]:
+        """Run operations in one transaction; what it returns is on the disk."""
+        connection = self._opened()
+        latest_ms = retry_while_locked(lambda: self._begin(connection))
+        try:
+            outcomes = [(operation, *self._run_one(connection, operation, latest_ms)) for operation in live]
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        return outcomes
 
     def _run_one(
         self, connection: sqlite3.Connection, operation: _Operation[Any], latest_ms: int
@@ -248,10 +252,11 @@ class _Thread:
         connection.execute("SAVEPOINT operation")
         try:
             result = operation.work(connection, self._now(connection, operation.clock, latest_ms))
-        except Exception as error:  # noqa: BLE001 - it goes to the one who submitted the work
+        except Exception as error:
             if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_ERRORS):
                 # The file itself failed: nothing of this batch may be acknowledged.
                 raise
+            # It goes to the one who submitted the work.
             connection.execute("ROLLBACK TO operation")
             connection.execute("RELEASE operation")
             return None, error
@@ -300,6 +305,27 @@ class _Thread:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with contextlib.suppress(sqlite3.Error):
             connection.close()
+
+
+def _deliver(outcomes: list[_Outcome]) -> None:
+    """Hand outcomes to the loops that wait for them, waking each loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for outcome in outcomes:
+        by_loop.setdefault(outcome[0].loop, []).append(outcome)
+    for loop, waiting in by_loop.items():
+        # A loop that was closed meanwhile has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, waiting)
+
+
+def _settle(outcomes: list[_Outcome]) -> None:
+    for operation, result, failure in outcomes:
+        if operation.future.done():  # its waiter was cancelled
+            continue
+        if failure is not None:
+            operation.future.set_exception(failure)
+        else:
+            operation.future.set_result(result)
 
 
 def retry_while_locked(action: Callable[[], T], *, deadline_s: float = LOCK_DEADLINE_S) -> T:
