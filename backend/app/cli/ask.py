@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from app.cli.exits import Stopped
+from app.cli.exits import Ended
 from app.cli.session import JsonOption, Session, session_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def ask(
     try:
         response = session.execute(lambda: _stream(session, prompt, config))
     except KeyboardInterrupt:
-        raise Stopped(
+        raise Ended.interrupted(
             "interrupted; the call is charged in full, as uncertain, where its bill is not known",
             remedy=f"{session.nova} budget holds --state expired",
         ) from None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from app.cli.configuration import STORE_KINDS, for_command_line
 from app.cli.exits import ExitCode, explain
@@ -49,7 +49,7 @@ class Finding:
     exit_code: ExitCode = ExitCode.OK
 
 
-async def examine(session: Session) -> AsyncIterator[Finding]:
+def examine(session: Session) -> Iterator[Finding]:
     """Look at every part, one after another; a part that fails is a finding, never an exception."""
     try:
         library = session.library_settings
@@ -57,14 +57,10 @@ async def examine(session: Session) -> AsyncIterator[Finding]:
         yield _problem("settings", "not readable", error)
         return
     yield _environment(library)
-    if session.data_dir is not None:
-        library_for_commands = library.with_changes(nova_data_dir=session.data_dir)
-    else:
-        library_for_commands = library
-    yield _disk(library_for_commands)
+    yield _disk(session, library)
     for kind in STORE_KINDS:
-        yield await _store(session, kind)
-    yield await _language_model(session)
+        yield _store(session, kind)
+    yield _language_model(session)
     yield _prices(session)
     yield _archive(library)
 
@@ -80,15 +76,15 @@ def _environment(settings: Settings) -> Finding:
     )
 
 
-def _disk(settings: Settings) -> Finding:
-    try:
-        folder = settings.data_dir
-    except ConfigurationError as error:
-        return _problem("data directory", "none", error)
-    existing = folder
+def _disk(session: Session, settings: Settings) -> Finding:
+    folder = existing = session.data_dir or settings.data_dir
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
-    why = "NOVA_DATA_DIR" if settings.nova_data_dir is not None else "your user's data directory"
+    why = "your user's data directory"
+    if session.data_dir is not None:
+        why = "--data-dir"
+    elif settings.nova_data_dir is not None:
+        why = "NOVA_DATA_DIR"
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Finding(
             part="data directory",
@@ -111,7 +107,7 @@ def _disk(settings: Settings) -> Finding:
     return Finding(part="data directory", state="ok", in_force=str(folder), why=f"{why}, {gigabytes}")
 
 
-async def _store(session: Session, kind: StoreKind) -> Finding:
+def _store(session: Session, kind: StoreKind) -> Finding:
     from app.stores.choice import choose
 
     part = f"{kind} store"
@@ -140,7 +136,7 @@ async def _store(session: Session, kind: StoreKind) -> Finding:
             remedy=remedy,
         )
     try:
-        await _PROBES[kind](session)
+        session.execute(lambda: _PROBES[kind](session))
     except NovaError as error:
         return _problem(part, choice.backend, error, library=library)
     return Finding(
@@ -175,14 +171,14 @@ async def _probe_idempotency(session: Session) -> None:
         await store.abandon("nova-doctor", begun.token, tenant_id=session.tenant)
 
 
-_PROBES: Final[dict[StoreKind, Callable[[Session], Awaitable[None]]]] = {
+_PROBES: Final[dict[StoreKind, Callable[[Session], Coroutine[Any, Any, None]]]] = {
     "budget": _probe_budget,
     "checkpoint": _probe_checkpoint,
     "idempotency": _probe_idempotency,
 }
 
 
-async def _language_model(session: Session) -> Finding:
+def _language_model(session: Session) -> Finding:
     from app.skills.adapters import choose_adapter
 
     part = "language model"
@@ -200,7 +196,7 @@ async def _language_model(session: Session) -> Finding:
             part=part, state="note" if choice.implicit else "ok", in_force=in_force, why=choice.reason, remedy=remedy
         )
     url = _address(settings, choice.adapter_id)
-    problem = await _unreachable(url)
+    problem = session.execute(lambda: _unreachable(url))
     if problem is None:
         return Finding(part=part, state="ok", in_force=in_force, why=f"{choice.reason}; its host answers")
     return Finding(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from app.cli.exits import ExitCode
-from app.cli.session import JsonOption, Session, session_of
+from app.cli.session import JsonOption, session_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,8 +27,10 @@ def doctor(ctx: typer.Context, *, json: JsonOption = False) -> None:
 
     Example:  nova doctor --json
     """
+    from app.cli.checks import examine
+
     session = session_of(ctx, json=json)
-    findings = session.execute(lambda: _examine(session))
+    findings = list(examine(session))
     session.show(
         {"ok": all(each.state != "problem" for each in findings), "parts": [_document(each) for each in findings]},
         lambda: _view(findings),
@@ -36,12 +38,6 @@ def doctor(ctx: typer.Context, *, json: JsonOption = False) -> None:
     code = next((each.exit_code for each in findings if each.state == "problem"), ExitCode.OK)
     if code is not ExitCode.OK:
         raise typer.Exit(code)
-
-
-async def _examine(session: Session) -> list[Finding]:
-    from app.cli.checks import examine
-
-    return [finding async for finding in examine(session)]
 
 
 def _document(finding: Finding) -> dict[str, Any]:

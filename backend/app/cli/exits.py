@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from app import errors
 
-__all__ = ["ExitCode", "Explanation", "Stopped", "explain"]
+__all__ = ["Ended", "ExitCode", "Explanation", "explain"]
 
 
 class ExitCode(IntEnum):
@@ -103,21 +103,17 @@ class Explanation:
     document: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """A command that was stopped from outside, and what that left behind."""
+class Ended(Exception):  # noqa: N818 - how a command ended, which need not be an error
+    """A command that knows itself how its end is told."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        exit_code: ExitCode = ExitCode.INTERRUPTED,
-        remedy: str | None = None,
-        document: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.explanation = Explanation(
-            exit_code=exit_code, code="ERR_INTERRUPTED", message=message, remedy=remedy, document=document or {}
-        )
+    def __init__(self, explanation: Explanation) -> None:
+        super().__init__(explanation.message)
+        self.explanation = explanation
+
+    @classmethod
+    def interrupted(cls, message: str, *, remedy: str | None = None) -> Ended:
+        """Return the end of a command that somebody stopped with Ctrl-C."""
+        return cls(Explanation(exit_code=ExitCode.INTERRUPTED, code="ERR_INTERRUPTED", message=message, remedy=remedy))
 
 
 _Remedy: TypeAlias = Callable[[str, object], str | None]
@@ -214,7 +210,7 @@ def explain(error: BaseException, *, nova: str = "nova") -> Explanation:
     if isinstance(error, errors.NovaError):
         exit_code, remedy = next(_TABLE[cls] for cls in type(error).__mro__ if cls in _TABLE)
         return Explanation(exit_code=exit_code, code=error.code, message=str(error), remedy=remedy(nova, error))
-    if isinstance(error, Stopped):
+    if isinstance(error, Ended):
         return error.explanation
     if isinstance(error, KeyboardInterrupt):
         return Explanation(exit_code=ExitCode.INTERRUPTED, code="ERR_INTERRUPTED", message="interrupted")

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from app.cli import ask, budget, doctor, prices, runs
-from app.cli.exits import Stopped
+from app.cli import ask, budget, doctor, prices, running, runs
+from app.cli.exits import Ended
 from app.cli.session import JsonOption, Session, session_of
 
 __all__ = ["app"]
@@ -25,7 +25,7 @@ class NovaGroup(TyperGroup):
         except (typer.Exit, typer.TyperException):
             raise
         except typer.Abort:
-            error: BaseException = Stopped("nothing was changed")
+            error: BaseException = Ended.interrupted("nothing was changed")
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 - whatever a user meets is told here, once
             error = caught
         session = ctx.obj if isinstance(ctx.obj, Session) else Session()
@@ -89,6 +89,8 @@ def version(ctx: typer.Context, *, json: JsonOption = False) -> None:
     session.show(document, lambda: facts(document.items()))
 
 
+app.command("run")(running.run)
+app.command("resume")(running.resume)
 app.command("ask")(ask.ask)
 app.command("prices")(prices.prices)
 app.command("doctor")(doctor.doctor)

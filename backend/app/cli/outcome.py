@@ -1,0 +1,182 @@
+"""How a run was left, told: the result to standard output, what it cost beside it, and an exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from app.cli.exits import Ended, ExitCode, Explanation, explain
+from app.errors import NovaError, RunDeadlineError, WorkflowError
+from app.stores.checkpoint.contract import RunStatus
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.cli.session import Session
+    from app.stores.budget.contract import WindowUsage
+    from app.workflow.engine import RunOutcome
+
+__all__ = ["Left", "conclude", "conclude_all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What became of one run in this process.
+
+    Attributes:
+        run_id: the run.
+        outcome: None where an error kept it from having one.
+        error: that error.
+        windows: what its scope has spent, empty where the budget store did not say.
+        began: it got its lease, so that it can be resumed.
+        stopped: the exit code of the signal that stopped it, None without one.
+    """
+
+    run_id: str
+    outcome: RunOutcome | None = None
+    error: NovaError | None = None
+    windows: Sequence[WindowUsage] = ()
+    began: bool = True
+    stopped: ExitCode | None = None
+
+
+def conclude(session: Session, left: Left) -> None:
+    """Show the result of a completed run, or end the command with what kept it from completing.
+
+    Raises:
+        Ended: it is not completed; with the document of the run for ``--json``.
+    """
+    explanation = _explained(session, left)
+    if explanation is not None:
+        raise Ended(replace(explanation, document=_document(session, left)))
+    assert left.outcome is not None
+    result = left.outcome.result
+    if session.json or result is not None:
+        session.show(_document(session, left), lambda: _result(result))
+    _say_money(session, left)
+
+
+def conclude_all(session: Session, runs: Sequence[Left]) -> None:
+    """Show what became of many runs; the exit code is that of the first that is not completed.
+
+    Raises:
+        typer.Exit: one of them is not completed.
+    """
+    explained = [(left, _explained(session, left)) for left in runs]
+    documents = [
+        {**_document(session, left), "error": told and {"code": told.code, "message": told.message}}
+        for left, told in explained
+    ]
+    session.show({"runs": documents}, lambda: _table(explained))
+    code = next((told.exit_code for _, told in explained if told is not None), ExitCode.OK)
+    if code is not ExitCode.OK:
+        raise typer.Exit(code)
+
+
+def _explained(session: Session, left: Left) -> Explanation | None:
+    """Return why a run is not completed, None where it is."""
+    go_on = f"to go on: {session.nova} resume {left.run_id}"
+    if left.error is not None:
+        told = explain(left.error, nova=session.nova)
+        if told.remedy is None and left.began:
+            told = replace(told, remedy=f"when that is put right: {session.nova} resume {left.run_id}")
+        return told
+    outcome = left.outcome
+    assert outcome is not None
+    if outcome.status is RunStatus.COMPLETED:
+        return None
+    if outcome.status is RunStatus.RUNNING:
+        return Explanation(
+            exit_code=left.stopped or ExitCode.INTERRUPTED,
+            code="ERR_INTERRUPTED",
+            message=f"run {left.run_id} is stopped; {outcome.steps_run + outcome.steps_replayed} steps are recorded",
+            remedy=go_on,
+        )
+    try:
+        outcome.value()
+    except NovaError as error:
+        told = explain(error, nova=session.nova)
+        if isinstance(error, RunDeadlineError):
+            return replace(told, remedy=f"{go_on} --reopen --deadline TIME")
+    except Exception as error:  # noqa: BLE001 - what the workflow's own code raised, already recorded as its failure
+        message = f"run {left.run_id} failed: {type(error).__name__}: {error}"
+        told = explain(WorkflowError(message), nova=session.nova)
+    if told.remedy is None and outcome.status is RunStatus.FAILED:
+        told = replace(told, remedy=f"when that is put right: {session.nova} resume {left.run_id} --reopen")
+    return told
+
+
+def _document(session: Session, left: Left) -> dict[str, Any]:
+    from app.cli.documents import money, window_document
+    from app.workflow.values import to_json
+
+    document: dict[str, Any] = {"run_id": left.run_id, "tenant": session.tenant}
+    if left.outcome is not None:
+        outcome = left.outcome
+        document |= {
+            "status": outcome.status.value,
+            "waiting_for": outcome.waiting_for,
+            "result": to_json(outcome.result, what="the result"),
+            "steps_run": outcome.steps_run,
+            "steps_replayed": outcome.steps_replayed,
+            "cost": money(outcome.cost),
+            "unknown_costs": outcome.unknown_cost,
+            "unclaimed_steps": list(outcome.unclaimed_steps),
+        }
+    return document | {"budget": [window_document(window) for window in left.windows]}
+
+
+def _result(result: Any) -> RenderableType:
+    from rich.text import Text
+
+    from app.cli.output import printable
+    from app.workflow.values import to_json
+
+    if isinstance(result, str):
+        return Text(printable(result))
+    return Text(json.dumps(to_json(result, what="the result"), indent=2, ensure_ascii=False))
+
+
+def _say_money(session: Session, left: Left) -> None:
+    """Say beside the result what the run has spent, and what of it is uncertain."""
+    from app.money import format_usd
+
+    outcome = left.outcome
+    assert outcome is not None
+    total = next((window for window in left.windows if window.window == "total"), None)
+    parts = [f"run {left.run_id} is completed: {outcome.steps_run + outcome.steps_replayed} steps"]
+    parts.append(f"{format_usd(outcome.cost)} recorded" + (" + ?" if outcome.unknown_cost else ""))
+    if total is not None and total.uncertain:
+        parts.append(f"{format_usd(total.uncertain)} uncertain")
+    if total is not None and total.limit is not None:
+        parts.append(f"{format_usd(total.remaining)} of {format_usd(total.limit)} left")
+    session.note(", ".join(parts))
+    if outcome.unclaimed_steps:
+        session.note(
+            f"{len(outcome.unclaimed_steps)} recorded steps were not asked for: the workflow has changed since"
+        )
+
+
+def _table(explained: Sequence[tuple[Left, Explanation | None]]) -> RenderableType:
+    from rich.text import Text
+
+    from app.cli.output import aligned, printable, status_text, table
+
+    if not explained:
+        return Text("no run is interrupted or waits for its budget")
+    made = table("run", "left as", ("steps", "right"), ("cost", "right"), "why")
+    costs = aligned([left.outcome.cost if left.outcome else None for left, _ in explained])
+    for (left, told), cost in zip(explained, costs, strict=True):
+        outcome = left.outcome
+        made.add_row(
+            left.run_id,
+            Text("not resumed", style="yellow") if outcome is None else status_text(outcome.status.value),
+            "" if outcome is None else str(outcome.steps_run + outcome.steps_replayed),
+            "" if outcome is None else cost,
+            "" if told is None else printable(told.message),
+        )
+    return made
