@@ -57,9 +57,9 @@ class RetryingAdapter(Guard):
 
     The promise: at most ``max_attempts`` attempts, one after another, none of them begun after the deadline (the
     shorter of ``config.timeout_s`` and ``context.deadline``, for all attempts and pauses together); each attempt is
-    told what is left. A Retry-After is waited for in full, or, where the deadline does not allow that, not at all: the error is
-    raised at once. A stream is made again only before its first event. Each attempt has its number in the context,
-    and so a hold of its own.
+    told what is left. A Retry-After is waited for in full, or, where the deadline does not allow that, not at all: the
+    error is raised at once. A stream is made again only before its first event. Each attempt has its number in the
+    context, and so a hold of its own.
 
     Args:
         inner: makes one attempt per call.

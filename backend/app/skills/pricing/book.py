@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -225,7 +225,7 @@ class PriceBook:
     def _own_price(self, provider: str, model: str) -> ModelPrice | None:
         override = self._overrides.get(model)
         if override is not None and override.provider in {None, provider}:
-            return override
+            return replace(override, provider=provider)
         return _BUILT_IN.get((provider, model))
 
 

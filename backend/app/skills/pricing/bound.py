@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,5 +92,8 @@ def _tokens(size_bytes: int, facts: ModelFacts) -> int:
 
 
 def _utf8_bytes(text: str) -> int:
+    """Return the bytes that a tokenizer may see: some normalise first, which makes 33 bytes of the 3 of U+FDFA."""
+    if text.isascii():
+        return len(text)
     # A lone surrogate cannot be sent as UTF-8; whatever takes its place on the wire has at most its three bytes.
-    return len(text.encode("utf-8", "surrogatepass"))
+    return max(len(form.encode("utf-8", "surrogatepass")) for form in (text, unicodedata.normalize("NFKC", text)))
