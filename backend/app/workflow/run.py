@@ -308,7 +308,7 @@ class Run:
                 StopCause.INTERRUPTED,
                 WorkflowChangedError(
                     f"step {record.step_id!r} of run {self.id!r} was recorded with another input than the workflow "
-                    "gives it now. Resume with the code that began the run, or allow the change to take what is recorded"
+                    "gives it now. Resume with the code that began the run, or allow the change"
                 ),
             )
             raise _SuspendedError
