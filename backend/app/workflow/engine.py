@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -23,12 +24,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import (
     ConfigurationError,
+    HoldConflictError,
     NovaError,
     RunExistsError,
     RunNotFoundError,
     WorkflowChangedError,
     WorkflowDefinitionError,
 )
+from app.stores.budget.contract import HoldState
 from app.stores.checkpoint.contract import DEFAULT_LEASE, CheckpointStorage, RunFilter, RunHead, RunStatus, Step
 from app.stores.holder import Holder
 from app.stores.names import DEFAULT_TENANT
@@ -64,6 +67,8 @@ __all__ = [
 ]
 
 _PAGE: Final = 100
+_HOLDS_PAGE: Final = 1000
+_ORPHANED: Final = '{"outcome": "unknown", "error": "its run was taken up by another process"}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +329,8 @@ class Runner:
             run_id=head.run_id,
         )
         await self._ensure_budget(head.run_id, record.limits.budget)
+        if given is None:
+            await self._charge_orphans(head.run_id)
         limits = record.limits if deadline is None else replace(record.limits, deadline_at=self._clock() + deadline)
         self._listener.run_started(
             run_id=head.run_id, workflow=workflow.name, resumed=given is None, steps_recorded=len(records)
@@ -395,6 +402,23 @@ class Runner:
         limits = await self._budget.limits(scope=scope, tenant_id=self._tenant_id)
         if not any(limit.window == "total" for limit in limits):
             await self._budget.set_limit(scope, budget, window="total", tenant_id=self._tenant_id)
+
+    async def _charge_orphans(self, run_id: str) -> None:
+        """Charge, as uncertain, what calls of an earlier holder of the run had reserved: nobody waits for their answer.
+
+        The end of their lease would do the same, minutes later. Where that holder still lives and learns its bill after
+        all, settling it corrects the charge.
+        """
+        if self._budget is None:
+            return
+        after: str | None = None
+        while held := await self._budget.holds(
+            scope=f"run:{run_id}", state=HoldState.HELD, after=after, limit=_HOLDS_PAGE, tenant_id=self._tenant_id
+        ):
+            for hold in held:
+                with contextlib.suppress(HoldConflictError):  # closed by its own call meanwhile
+                    await self._budget.expire(hold.hold_id, detail=_ORPHANED, tenant_id=self._tenant_id)
+            after = held[-1].hold_id
 
     async def _all(self, status: RunStatus) -> list[RunHead]:
         heads: list[RunHead] = []
