@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -180,6 +181,7 @@ _PROBES: Final[dict[StoreKind, Callable[[Session], Coroutine[Any, Any, None]]]] 
 
 def _language_model(session: Session) -> Finding:
     from app.skills.adapters import choose_adapter
+    from app.skills.models import end_of_life_warning
 
     part = "language model"
     settings = session.library_settings
@@ -195,8 +197,11 @@ def _language_model(session: Session) -> Finding:
         return Finding(
             part=part, state="note" if choice.implicit else "ok", in_force=in_force, why=choice.reason, remedy=remedy
         )
+    ending = end_of_life_warning(choice.adapter_id, choice.default_model, today=datetime.now(UTC).date())
     url = _address(settings, choice.adapter_id)
     problem = session.execute(lambda: _unreachable(url))
+    if problem is None and ending is not None:
+        return Finding(part=part, state="note", in_force=in_force, why=ending, remedy="choose another default model")
     if problem is None:
         return Finding(part=part, state="ok", in_force=in_force, why=f"{choice.reason}; its host answers")
     return Finding(

@@ -112,18 +112,27 @@ def _find(book: PriceBook, names: Sequence[str]) -> list[ModelPrice]:
 
 
 def _defaults(session: Session, book: PriceBook) -> list[ModelPrice]:
-    """Return the prices of each adapter's default model, the chosen adapter's first."""
+    """Return the prices of each adapter's default model, the chosen adapter's first, and those of the price file."""
     from app.skills.adapters import choose_adapter
+    from app.skills.models import DEFAULT_MODELS
+    from app.skills.pricing.price_file import read_price_file
 
-    chosen = choose_adapter(session.settings)
-    others = [name for name in PROVIDERS if name != chosen.adapter_id]
-    pairs = [(chosen.adapter_id, chosen.default_model), *((name, default_model(session, name)) for name in others)]
-    return [price for provider, model in pairs if (price := book.price(provider=provider, model=model)) is not None]
-
-
-def default_model(session: Session, adapter: str) -> str:
-    """Return the model that an adapter would use for a call that names none."""
-    raise NotImplementedError
+    settings = session.settings
+    chosen = choose_adapter(settings)
+    models = {
+        "claude": settings.anthropic_default_model or DEFAULT_MODELS["claude"],
+        "openai": settings.openai_default_model or DEFAULT_MODELS["openai"],
+        "stub": DEFAULT_MODELS["stub"],
+        chosen.adapter_id: chosen.default_model,
+    }
+    first_chosen = sorted(models, key=lambda adapter_id: adapter_id != chosen.adapter_id)
+    found = [book.price(provider=adapter_id, model=models[adapter_id]) for adapter_id in first_chosen]
+    own = read_price_file(settings.nova_prices_file) if settings.nova_prices_file is not None else {}
+    listed = {price.model for price in found if price is not None}
+    return [
+        *(price for price in found if price is not None),
+        *(price for model, price in own.items() if model not in listed),
+    ]
 
 
 def _document(price: ModelPrice) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""``nova db``: the SQLite file that the commands work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.exits import ExitCode
+from app.cli.session import JsonOption, Session, session_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.stores.maintenance import FileStatus
+    from app.stores.sqlite.schema import ComponentVersion
+
+__all__ = ["group"]
+
+group = typer.Typer(no_args_is_help=True, help="The SQLite file: its state, its schema, a copy of it, its clock.")
+
+
+@group.command("status")
+def status(ctx: typer.Context, *, json: JsonOption = False) -> None:
+    """Show the file: its size, its schema, what it holds, and whether it is sound (exit code 31 if it is not).
+
+    Example:  nova db status
+    """
+    from app.stores.maintenance import status as read_status
+
+    session = session_of(ctx, json=json)
+    found = read_status(session.settings.database_file)
+    session.show(_status_document(found), lambda: _status_view(found))
+    if found.problems:
+        raise typer.Exit(ExitCode.STORE_DAMAGED)
+
+
+@group.command("migrate")
+def migrate(ctx: typer.Context, *, json: JsonOption = False) -> None:
+    """Bring the file to the schema of this version, making it if it is not there. Every command does so by itself.
+
+    Example:  nova db migrate
+    """
+    from app.stores.maintenance import migrate as bring_up_to_date
+
+    session = session_of(ctx, json=json)
+    path = session.settings.database_file
+    versions = bring_up_to_date(path)
+    session.show({"path": str(path), "schema": _version_documents(versions)}, lambda: _versions_table(versions))
+
+
+@group.command("backup")
+def backup(
+    ctx: typer.Context,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file to write; it must not exist.")],
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Copy the file as it is at one moment, while others may go on writing to it.
+
+    The copy is checked, and has its name only when it is whole.
+
+    Example:  nova db backup nova-monday.db
+    """
+    from app.cli.output import facts
+    from app.stores.maintenance import backup as copy
+
+    session = session_of(ctx, json=json)
+    path = session.settings.database_file
+    with _copying(session) as progress:
+        size_bytes = copy(path, target, progress=progress)
+    document = {"path": str(path), "backup": str(target.absolute()), "size_bytes": size_bytes}
+    session.show(
+        document,
+        lambda: facts([("file", str(path)), ("backup", str(target.absolute())), ("size", f"{size_bytes:,} bytes")]),
+    )
+
+
+@group.command("reset-clock")
+def reset_clock(ctx: typer.Context, *, json: JsonOption = False) -> None:
+    """Accept this host's clock after it had been ahead and was put right.
+
+    The file refuses to be written at a time far before its latest write, so that no lease or hold ends too early.
+
+    Example:  nova db reset-clock
+    """
+    from app.cli.output import facts, moment
+    from app.stores.maintenance import reset_clock as reset
+
+    session = session_of(ctx, json=json)
+    path = session.settings.database_file
+    before = reset(path)
+    session.show(
+        {"path": str(path), "latest_write_was": moment(before, precise=True)},
+        lambda: facts([("file", str(path)), ("latest write was", moment(before))]),
+    )
+
+
+@contextmanager
+def _copying(session: Session) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar while pages are copied, on a terminal."""
+    if not session.err.is_terminal:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=session.err, transient=True) as bars:
+        task = bars.add_task("copying", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _status_document(found: FileStatus) -> dict[str, Any]:
+    from app.cli.output import moment
+
+    return {
+        "path": str(found.path),
+        "sound": not found.problems,
+        "problems": list(found.problems),
+        "size_bytes": found.size_bytes,
+        "wal_bytes": found.wal_bytes,
+        "free_bytes": found.free_pages * found.page_bytes,
+        "latest_write": moment(found.latest_write, precise=True),
+        "current": found.current,
+        "schema": _version_documents(found.versions),
+        "rows": dict(found.rows),
+    }
+
+
+def _status_view(found: FileStatus) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from app.cli.output import facts, moment, table
+
+    sound = Text("yes", style="green") if not found.problems else Text("; ".join(found.problems), style="bold red")
+    head = facts(
+        [
+            ("file", str(found.path)),
+            ("size", f"{found.size_bytes:,} bytes, and {found.wal_bytes:,} in the write-ahead log"),
+            ("free inside", f"{found.free_pages * found.page_bytes:,} bytes"),
+            ("latest write", moment(found.latest_write) or "none"),
+            ("sound", sound),
+        ]
+    )
+    rows = table("table", ("rows", "right"))
+    for name, count in found.rows.items():
+        rows.add_row(name, f"{count:,}")
+    return Group(head, _versions_table(found.versions), rows)
+
+
+def _version_documents(versions: Sequence[ComponentVersion]) -> list[dict[str, Any]]:
+    return [{"component": each.component, "applied": each.applied, "available": each.available} for each in versions]
+
+
+def _versions_table(versions: Sequence[ComponentVersion]) -> RenderableType:
+    from app.cli.output import table
+
+    made = table("store", ("schema", "right"), ("this version's", "right"))
+    for each in versions:
+        made.add_row(each.component, str(each.applied), str(each.available))
+    return made
