@@ -18,6 +18,7 @@ from app.errors import StoreDamagedError
 __all__ = [
     "COMPONENTS",
     "ComponentVersion",
+    "is_nova",
     "latest_time",
     "open_database",
     "reset_time",
@@ -70,6 +71,11 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def is_nova(connection: sqlite3.Connection) -> bool:
+    """Whether an open file is marked as Nova's."""
+    return bool(connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID)
+
+
 def versions(connection: sqlite3.Connection) -> tuple[ComponentVersion, ...]:
     """Return the versions of every component of an open file."""
     applied = _applied(connection)
@@ -96,9 +102,9 @@ def reset_time(connection: sqlite3.Connection, now_ms: int) -> None:
 
 
 def _mark(connection: sqlite3.Connection, path: Path) -> None:
-    mark = connection.execute("PRAGMA application_id").fetchone()[0]
-    if mark == _APPLICATION_ID:
+    if is_nova(connection):
         return
+    mark = connection.execute("PRAGMA application_id").fetchone()[0]
     if mark != 0 or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise StoreDamagedError(
             f"the database {str(path)!r} belongs to another program; nothing was changed. Name another file"
