@@ -45,8 +45,8 @@ def test_everything_that_a_price_has_can_be_written(tmp_path: Path) -> None:
     assert full.cache_write_usd_per_million == Decimal("0.125")
     assert full.cache_write_1h_usd_per_million == 1
     assert [(tier.above_input_tokens, tier.rates.input_usd_per_million) for tier in full.tiers] == [
-        (1000, 1),
-        (2000, 3),
+        (1000, Decimal(1)),
+        (2000, Decimal(3)),
     ]
     assert plain.provider is None
     assert plain.cache_read_usd_per_million is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -137,6 +138,8 @@ class BudgetedAdapter(Guard):
     async def _begin(self, prompt: Prompt, config: LLMConfig, context: CallContext, *, streamed: bool) -> _Attempt:
         """Take the hold, or refuse. If it raises, nothing was sent and no hold stays."""
         model = config.model or self.inner.default_model
+        if not self._prices.is_loaded(provider=self.adapter_id):
+            await asyncio.to_thread(self._prices.is_priced, provider=self.adapter_id, model=model)
         started_at = self._clock()
         unbounded: UnboundedCallError | None = None
         amount: Microcents = 0

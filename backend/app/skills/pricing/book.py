@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from app.errors import ConfigurationError, InvalidInputError, UnboundedCallError
 from app.money import MAX_MICROCENTS, Microcents, format_usd
 from app.skills.pricing.bound import answers, check_parameters, input_tokens_at_most, text_tokens_at_most
-from app.skills.pricing.catalogue import STANDARD_TIERS, published_price, published_tiers
+from app.skills.pricing.catalogue import STANDARD_TIERS, is_loaded, published_price, published_tiers
 from app.skills.pricing.price_file import read_price_file
 from app.skills.pricing.rates import Meter, ModelPrice, Rates
 
@@ -104,6 +104,12 @@ class PriceBook:
     def is_priced(self, *, provider: str, model: str) -> bool:
         """Whether the model has a price of its own; what unknown models are taken to cost does not count."""
         return self._meter(provider, model, None, self._day(None)) is not None
+
+    def is_loaded(self, *, provider: str) -> bool:
+        """Whether the prices of a provider are in memory; the first look-up reads them from the disk (a third of a
+        second), which an event loop leaves to a thread.
+        """
+        return is_loaded(provider)
 
     def price(self, *, provider: str, model: str, at: datetime | None = None) -> ModelPrice | None:
         """Return the standard price of a model at a time (None: now), or None where it has none."""

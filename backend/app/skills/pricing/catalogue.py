@@ -11,6 +11,7 @@ a cost says which prices they were.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelInfo, Provider, TieredPrices
     from genai_prices.types import ModelPrice as PublishedPrice
 
-__all__ = ["STANDARD_TIERS", "published_price", "published_tiers"]
+__all__ = ["STANDARD_TIERS", "is_loaded", "published_price", "published_tiers"]
 
 STANDARD_TIERS: Final = frozenset({None, "default", "standard", "on_demand"})
 """What providers call the tier that the plain price is for. ``None``: the provider says nothing about a tier."""
@@ -79,6 +80,11 @@ def published_tiers(*, provider: str, model: str, day: date) -> tuple[str, ...]:
         return ()
     moment = datetime.combine(day, time(12), tzinfo=UTC)
     return tuple(tier for tier, condition in _TIER_CONTEXTS[provider].items() if _has_variant(info, condition, moment))
+
+
+def is_loaded(provider: str) -> bool:
+    """Whether looking up a model of this provider reads nothing from the disk: the list is large, and read once."""
+    return provider not in _PROVIDER_IDS or "genai_prices.data" in sys.modules
 
 
 def _find(provider: str, model: str) -> ModelInfo | None:
