@@ -122,11 +122,9 @@ def annotation_of(function: Callable[..., object], name: str) -> object:
     if name not in annotations:
         return None
     holder = types.SimpleNamespace(__annotations__={name: annotations[name]})
-    closure = zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=False)
     try:
-        known = {variable: cell.cell_contents for variable, cell in closure}
-        return typing.get_type_hints(holder, plain.__globals__, known, include_extras=True)[name]
-    except (NameError, ValueError) as error:
+        return typing.get_type_hints(holder, plain.__globals__, _closure(plain), include_extras=True)[name]
+    except NameError as error:
         raise WorkflowDefinitionError(
             f"the annotation of {name!r} in {plain.__qualname__!r} cannot be resolved: {error}. "
             "Import or define the type at the top of the module"
@@ -154,6 +152,17 @@ def plain_function(function: Callable[..., object]) -> types.FunctionType:
             inner = type(inner).__call__
         else:
             raise WorkflowDefinitionError(f"{function!r} is not an async function: write `async def`")
+
+
+def _closure(function: types.FunctionType) -> dict[str, object]:
+    """Return the variables of the functions around it that have a value by now."""
+    known: dict[str, object] = {}
+    for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            known[variable] = cell.cell_contents
+        except ValueError:
+            continue  # assigned later than this
+    return known
 
 
 def _foreign(value: object, *, what: str, path: str, depth: int) -> JsonValue:

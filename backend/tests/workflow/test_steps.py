@@ -1,0 +1,393 @@
+"""A step runs at least once, is recorded exactly once, and is never run again after its record."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from app.errors import (
+    CheckpointStoreUnavailableError,
+    InvalidInputError,
+    RunFinishedError,
+    StepFailedError,
+    StepTimeoutError,
+    WorkflowChangedError,
+    WorkflowDefinitionError,
+)
+from app.stores.checkpoint.contract import CheckpointStorage, RunStatus
+from app.workflow.engine import Run, StepContext, Workflow, workflow
+from app.workflow.policies import RetryPolicy
+
+from .support import Memory, MortalStore, ProcessDiedError, forgiving_store, runner_on
+
+
+@dataclass(frozen=True)
+class Note:
+    """An output that is not plain JSON."""
+
+    title: str
+    words: tuple[str, ...]
+
+
+class Counter:
+    """Step functions that count how often they ran."""
+
+    def __init__(self, *, fails: int = 0) -> None:
+        self.runs = 0
+        self.keys: list[str] = []
+        self.fails = fails
+
+    async def note(self, title: str) -> Note:
+        """Make a note."""
+        self.runs += 1
+        return Note(title, ("a", "b"))
+
+    async def flaky(self, context: StepContext) -> int:
+        """Fail so many times."""
+        self.runs += 1
+        self.keys.append(context.key)
+        if self.runs <= self.fails:
+            raise ConnectionError("not yet")
+        return self.runs
+
+
+def one_step(counter: Counter, title: str = "t", version: str = "1") -> Workflow[str]:
+    """Return a workflow of one step."""
+
+    @workflow(version=version, name="one")
+    async def one(run: Run) -> str:
+        note = await run.step("note", counter.note, title)
+        await run.step("boom", explode)
+        return note.title
+
+    return one
+
+
+async def explode() -> None:
+    """Fail."""
+    raise RuntimeError("boom")
+
+
+async def test_a_recorded_step_is_returned_and_does_not_run_again(checkpoints: CheckpointStorage) -> None:
+    """A run that failed after a step is reopened: the step's record is returned, as the same type, and nothing runs."""
+    counter = Counter()
+    seen: list[Note] = []
+
+    @workflow(version="1")
+    async def twice(run: Run) -> int:
+        seen.append(await run.step("note", counter.note, "t"))
+        if len(seen) == 1:
+            raise RuntimeError("boom")
+        return len(seen)
+
+    runner = runner_on(checkpoints)
+    first = await runner.start(twice, run_id="r")
+    second = await runner.resume("r", twice, reopen=True)
+
+    assert (first.status, second.status, second.result) == (RunStatus.FAILED, RunStatus.COMPLETED, 2)
+    assert counter.runs == 1
+    assert seen[0] == seen[1] == Note("t", ("a", "b"))
+    assert (second.steps_run, second.steps_replayed) == (0, 1)
+
+
+async def test_a_failed_run_keeps_its_error_and_resumes_on_request_only(checkpoints: CheckpointStorage) -> None:
+    """A failing step fails the run with its message; it is resumed by `reopen`, and never by `resume_all`."""
+    counter = Counter()
+    runner = runner_on(checkpoints, workflows=[one_step(counter)])
+
+    outcome = await runner.start(one_step(counter), run_id="r")
+    head = await checkpoints.head("r")
+    reports = await runner.resume_all()
+
+    assert outcome.status is RunStatus.FAILED
+    assert isinstance(outcome.error, StepFailedError)
+    assert isinstance(outcome.error.__cause__, RuntimeError)
+    assert head is not None
+    assert head.error == "step 'boom' failed: RuntimeError: boom"
+    assert head.lease is None
+    assert reports == ()
+    with pytest.raises(RunFinishedError):
+        await runner.resume("r")
+    with pytest.raises(StepFailedError, match="boom"):
+        outcome.value()
+
+
+async def test_a_changed_input_is_refused_on_replay_unless_allowed(checkpoints: CheckpointStorage) -> None:
+    """A step that is asked for with another input than recorded stops the run; a flag takes what is recorded."""
+    counter = Counter()
+    runner = runner_on(checkpoints)
+    await runner.start(one_step(counter, "old"), run_id="r")
+
+    with pytest.raises(WorkflowChangedError, match="'note' of run 'r'"):
+        await runner.resume("r", one_step(counter, "new"), reopen=True)
+    head = await checkpoints.head("r")
+    allowed = await runner.resume("r", one_step(counter, "new"), reopen=True, allow_changed=True)
+
+    assert counter.runs == 1
+    assert head is not None
+    assert (head.status, head.lease) == (RunStatus.RUNNING, None)
+    assert allowed.steps_replayed == 1
+
+
+async def test_a_changed_version_or_name_is_refused_before_anything_is_claimed(checkpoints: CheckpointStorage) -> None:
+    """The code of another version, or of another workflow, does not touch the run."""
+    counter = Counter()
+    runner = runner_on(checkpoints)
+    await runner.start(one_step(counter), run_id="r")
+    before = await checkpoints.head("r")
+
+    @workflow(version="1")
+    async def other(run: Run) -> None:
+        return None
+
+    with pytest.raises(WorkflowChangedError, match="version '2'"):
+        await runner.resume("r", one_step(counter, version="2"), reopen=True)
+    with pytest.raises(WorkflowChangedError, match="not 'other'"):
+        await runner.resume("r", other, reopen=True)
+
+    assert await checkpoints.head("r") == before
+
+
+async def test_a_failed_attempt_is_repeated_with_the_same_key_and_growing_delays(
+    checkpoints: CheckpointStorage,
+) -> None:
+    """Retries wait exponentially longer, with jitter; every attempt of a step has one key; one output is recorded."""
+    counter, listener = Counter(fails=3), Memory()
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    @workflow(version="1")
+    async def retried(run: Run) -> int:
+        policy = RetryPolicy(attempts=4, first_delay_s=1, factor=10, max_delay_s=50, jitter=0.5)
+        return await run.step("flaky", counter.flaky, retries=policy)
+
+    outcome = await runner_on(checkpoints, listener=listener, sleep=sleep).start(retried, run_id="r")
+
+    assert outcome.result == 4
+    assert waits == [0.75, 7.5, 37.5]
+    assert len(set(counter.keys)) == 1
+    (record,) = await checkpoints.history("r")
+    assert record.meta["attempts"] == 4
+    assert listener.counts["retrying"] == 3
+
+
+async def test_a_key_is_stable_across_processes_and_unlike_any_other(checkpoints: CheckpointStorage) -> None:
+    """The key of a step depends on tenant, run, step and input, and on nothing else."""
+    counter = Counter()
+    keys: list[str] = []
+
+    @workflow(version="1")
+    async def keyed(run: Run, other: str = "") -> None:
+        await run.step("flaky", counter.flaky)
+        keys.append(run.key("flaky"))
+        keys.append(run.key("flaky", other))
+
+    for tenant, run_id, other in (("a", "r1", "x"), ("a", "r2", "x"), ("b", "r1", "x"), ("b", "r3", "y")):
+        await runner_on(checkpoints, tenant_id=tenant).start(keyed, {"other": other}, run_id=run_id)
+
+    assert counter.keys == keys[::2]
+    assert len(set(keys)) == 8
+
+
+async def test_an_error_that_cannot_pass_is_not_repeated(checkpoints: CheckpointStorage) -> None:
+    """Nova's own errors say whether a repeat can help; where it cannot, the step fails at its first attempt."""
+    runs = 0
+
+    async def refuse() -> None:
+        nonlocal runs
+        runs += 1
+        raise InvalidInputError("never")
+
+    @workflow(version="1")
+    async def refused(run: Run) -> None:
+        await run.step("refuse", refuse, retries=5)
+
+    outcome = await runner_on(checkpoints).start(refused, run_id="r")
+
+    assert runs == 1
+    assert outcome.status is RunStatus.FAILED
+
+
+async def test_an_attempt_ends_at_its_timeout(checkpoints: CheckpointStorage) -> None:
+    """An attempt that takes too long is cancelled and may be repeated; a TimeoutError of the function is its own."""
+    attempts = 0
+
+    async def slow_then_quick() -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            await asyncio.sleep(60)
+        return "done"
+
+    async def own() -> None:
+        raise TimeoutError("mine")
+
+    @workflow(version="1")
+    async def timed(run: Run) -> str:
+        first = await run.step("slow", slow_then_quick, timeout=0.02, retries=1)
+        with pytest.raises(StepFailedError) as caught:
+            await run.step("own", own, timeout=5)
+        assert type(caught.value.__cause__) is TimeoutError
+        with pytest.raises(StepFailedError) as caught:
+            await run.step("slower", asyncio.sleep, 60, timeout=0.02)
+        assert type(caught.value.__cause__) is StepTimeoutError
+        return first
+
+    outcome = await runner_on(checkpoints).start(timed, run_id="r")
+
+    assert outcome.value() == "done"
+    assert attempts == 2
+
+
+async def test_misuse_of_steps_is_refused(checkpoints: CheckpointStorage) -> None:
+    """A step id twice, a step within a step, a function that is not async, an id of the inputs: typed errors."""
+    counter = Counter()
+
+    async def nested(run: Run) -> None:
+        await run.step("inner", counter.note, "x")
+
+    problems: list[BaseException] = []
+
+    @workflow(version="1")
+    async def wrong(run: Run) -> None:
+        await run.step("twice", counter.note, "x")
+        for step_id, function, args in (
+            ("twice", counter.note, ("x",)),
+            ("sync", lambda: 3, ()),
+            ("inputs/x", counter.note, ("x",)),
+            ("", counter.note, ("x",)),
+            ("nested", lambda: nested(run), ()),
+            ("result", lambda: asyncio.sleep(0, object()), ()),
+        ):
+            try:
+                await run.step(step_id, function, *args)  # type: ignore[arg-type]  # wrong on purpose
+            except (WorkflowDefinitionError, InvalidInputError) as error:
+                problems.append(error)
+            except StepFailedError as error:
+                problems.append(error.__cause__ or error)
+
+    outcome = await runner_on(checkpoints).start(wrong, run_id="r")
+
+    outcome.value()
+    assert [str(problem).split(":")[0].split(";")[0].split(",")[0] for problem in problems] == [
+        "step 'twice' was asked for twice",
+        "the step function 'test_misuse_of_steps_is_refused.<locals>.wrong.<locals>.<lambda>' is not async",
+        "step 'inputs/x'",
+        "the step id is empty",
+        "step 'inner' was asked for inside of step 'nested'",
+        "the output of step 'result' has a object at $",
+    ]
+    assert counter.runs == 1
+
+
+async def test_a_store_that_does_not_answer_is_asked_again(checkpoints: CheckpointStorage) -> None:
+    """An append whose acknowledgement was lost is repeated, and the step stands once."""
+
+    class Deaf:
+        """Loses the first two acknowledgements of an append."""
+
+        def __init__(self) -> None:
+            self.lost = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(checkpoints, name)
+
+        async def append(self, *args: Any, **options: Any) -> Any:
+            """Append, and lose the answer."""
+            done = await checkpoints.append(*args, **options)
+            if self.lost < 2:
+                self.lost += 1
+                raise CheckpointStoreUnavailableError("no answer")
+            return done
+
+    counter = Counter()
+    deaf = Deaf()
+    await runner_on(deaf).start(one_step(counter), run_id="r")
+
+    assert deaf.lost == 2
+    assert [record.step_id for record in await checkpoints.history("r")] == ["note"]
+
+
+async def test_a_store_that_stays_down_leaves_the_run_resumable() -> None:
+    """A run whose store is gone for good raises that, is not marked as failed, and runs no step again later."""
+    inner = forgiving_store()
+    counter = Counter()
+
+    class Down:
+        """Refuses the second append and all after it."""
+
+        appends = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inner, name)
+
+        async def append(self, *args: Any, **options: Any) -> Any:
+            """Append the first step only."""
+            self.appends += 1
+            if self.appends > 1:
+                raise CheckpointStoreUnavailableError("the disk is full")
+            return await inner.append(*args, **options)
+
+    @workflow(version="1")
+    async def two(run: Run) -> str:
+        await run.step("one", counter.note, "1")
+        return (await run.step("two", counter.note, "2")).title
+
+    with pytest.raises(CheckpointStoreUnavailableError, match="disk is full"):
+        await runner_on(Down()).start(two, run_id="r")
+    head = await inner.head("r")
+    outcome = await runner_on(inner).resume("r", two)
+
+    assert head is not None
+    assert (head.status, head.next_step_index, head.lease) == (RunStatus.RUNNING, 1, None)
+    assert outcome.value() == "2"
+    assert counter.runs == 3
+
+
+async def test_two_runs_at_once_in_one_process_do_not_share_a_lease(checkpoints: CheckpointStorage) -> None:
+    """A second resume within the same process is told that the run is busy; it does not pass for the holder."""
+    from app.errors import RunBusyError
+
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        entered.set()
+        await leave.wait()
+
+    @workflow(version="1")
+    async def waiting(run: Run) -> None:
+        await run.step("wait", wait)
+
+    runner = runner_on(checkpoints)
+    first = asyncio.create_task(runner.start(waiting, run_id="r"))
+    await entered.wait()
+    with pytest.raises(RunBusyError):
+        await runner.resume("r", waiting)
+    leave.set()
+
+    assert (await first).status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize(("after_effect", "runs"), [(False, 2), (True, 1)])
+async def test_the_append_is_the_line_between_running_again_and_not(after_effect: bool, runs: int) -> None:  # noqa: FBT001 - a parameter of the test
+    """Dying before the append repeats the step; dying right after it, unacknowledged, does not."""
+    inner = forgiving_store()
+    counter = Counter()
+
+    @workflow(version="1")
+    async def one(run: Run) -> str:
+        return (await run.step("note", counter.note, "t")).title
+
+    # The verbs of a start: create, claim, append.
+    mortal = MortalStore(inner, dies_at=3, after_effect=after_effect)
+    with pytest.raises(ProcessDiedError):
+        await runner_on(mortal).start(one, run_id="r")
+    outcome = await runner_on(inner).resume("r", one)
+
+    assert outcome.value() == "t"
+    assert counter.runs == runs
