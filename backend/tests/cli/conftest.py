@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The one document on standard output."""
-        return json.loads(self.out)
-
-
-Nova = Callable[..., Result]
+from .harness import Nova, Result, Start
 
 
 @pytest.fixture
-def nova() -> Nova:
-    """Run a command in this process."""
+def nova(monkeypatch: pytest.MonkeyPatch) -> Nova:
+    """Run a command in this process, with the stub."""
     from app.cli.tree import app
+
+    monkeypatch.setenv("LLM_ADAPTER", "stub")
 
     def call(*arguments: str, stdin: str | None = None) -> Result:
         result = CliRunner().invoke(app, list(arguments), input=stdin, prog_name="nova")
@@ -46,26 +30,29 @@ def nova() -> Nova:
 
 
 @pytest.fixture
-def start() -> Callable[..., subprocess.Popen[bytes]]:
-    """Start a command as a process; its standard output and error are pipes unless given."""
+def start() -> Iterator[Start]:
+    """Start a command as a process, with the stub; its standard output and error are pipes unless given."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
-        options["env"] = {**os.environ, **options.pop("env", {})}
-        process = subprocess.Popen([sys.executable, "-m", "app.cli", *arguments], **options)
+    def begin(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", *arguments],
+            env={**os.environ, "LLM_ADAPTER": "stub", **(env or {})},
+            **{**streams, **options},
+        )
         started.append(process)
         return process
 
     yield begin
     for process in started:
         if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         process.communicate()
 
 
 @pytest.fixture
-def child(start: Callable[..., subprocess.Popen[bytes]]) -> Nova:
+def child(start: Start) -> Nova:
     """Run a command as a process to its end."""
 
     def call(*arguments: str, **options: Any) -> Result:
@@ -77,10 +64,10 @@ def child(start: Callable[..., subprocess.Popen[bytes]]) -> Nova:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with three short documents."""
-    documents = tmp_path / "documents"
-    documents.mkdir()
+def documents(tmp_path: Path) -> Path:
+    """Give a folder of three short documents."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
     for name in ("ants", "bees", "crows"):
-        (documents / f"{name}.txt").write_text(f"What is known about {name}: they work together.\n")
-    return documents
+        (folder / f"{name}.txt").write_text(f"What is known about {name}: they work together.\n")
+    return folder
