@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.money import Microcents
 
 __all__ = [
+    "CourtesyConsole",
     "NovaConsole",
     "aligned",
     "ascii_only",
@@ -53,14 +54,26 @@ _STATUS_STYLE = {
 class NovaConsole(Console):
     """A console whose closed pipe is an exception like any other; rich itself would end the program."""
 
-    def on_broken_pipe(self) -> NoReturn:
+    def on_broken_pipe(self) -> None:
         """Tell the command that nobody reads any more."""
         raise BrokenPipeError
 
 
+class CourtesyConsole(NovaConsole):
+    """A console for what is said beside the result: it falls silent where nobody reads any more.
+
+    A run that costs money does not end because its progress is no longer looked at.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from now on."""
+        self.quiet = True
+
+
 def console(*, stderr: bool = False, color: bool = True) -> NovaConsole:
     """Return a console that takes every text as it is."""
-    return NovaConsole(stderr=stderr, markup=False, emoji=False, highlight=False, no_color=None if color else True)
+    kind = CourtesyConsole if stderr else NovaConsole
+    return kind(stderr=stderr, markup=False, emoji=False, highlight=False, no_color=None if color else True)
 
 
 def write_json(document: object) -> None:

@@ -1,7 +1,4 @@
-"""How runs show that they go on: live bars on a terminal, plain lines elsewhere; both on standard error.
-
-Progress is a courtesy. When nobody reads it any more it ends, and the run, which costs money, goes on.
-"""
+"""How runs show that they go on: live bars on a terminal, plain lines elsewhere; both on standard error."""
 
 # ruff: noqa: ARG002, D102 - the methods and their arguments are those of RunListener
 
@@ -130,13 +127,9 @@ class RunProgress(RunListener):
         self._silent = silent
 
     def say(self, text: str, *, style: str = "") -> None:
-        """Print a line, as long as somebody reads."""
-        if self._silent:
-            return
-        try:
+        """Print a line."""
+        if not self._silent:
             self._console.print(printable(text), style=style, soft_wrap=True)
-        except BrokenPipeError:
-            self._silent = True
 
     def waiting_for_holder(self, run_id: str, holder: str, left: timedelta, whole: timedelta) -> None:
         """Say how long the lease of somebody else still lives; called every second."""
