@@ -140,7 +140,7 @@ class TestBackup:
 
     def test_a_copy_is_one_moment_while_others_write(self, path: Path, tmp_path: Path, clock: FakeClock) -> None:
         """A process that writes between all portions is not kept waiting, and the copy holds none of its writes."""
-        written = []
+        written: list[list[object]] = []
         target = tmp_path / "copy.db"
 
         with puppets(1, path) as (writer,):
@@ -193,8 +193,11 @@ class TestBackup:
         """The name is taken at the end, without replacing what came there since the beginning."""
         target = tmp_path / "copy.db"
 
+        def appear(done: int, total: int) -> None:
+            target.write_text("mine")
+
         with pytest.raises(InvalidInputError, match="not overwritten"):
-            maintenance.backup(path, target, progress=lambda *_: target.write_text("mine") and None)
+            maintenance.backup(path, target, progress=appear)
 
         assert target.read_text() == "mine"
         assert sorted(file.name for file in tmp_path.iterdir() if "partial" in file.name) == []
