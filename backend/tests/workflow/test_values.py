@@ -213,8 +213,12 @@ def test_annotations_are_found_through_what_wraps_a_function() -> None:
     async def closure() -> Local:
         return Local()
 
+    async def unknown() -> Nowhere:  # type: ignore[name-defined]  # noqa: F821 - a name that does not exist
+        return None
+
     assert annotation_of(partial(Local().method), "return") == list[Point]
     assert annotation_of(Local(), "return") == list[Point]
     assert annotation_of(lambda: Local, "return") is None
+    assert annotation_of(closure, "return") is Local
     with pytest.raises(WorkflowDefinitionError, match="top of the module"):
-        annotation_of(closure, "return")
+        annotation_of(unknown, "return")
