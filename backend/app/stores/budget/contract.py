@@ -30,6 +30,9 @@ from app.stores.names import DEFAULT_TENANT
 
 __all__ = [
     "KEEP_CLOSED",
+    "MAX_DETAIL_BYTES",
+    "MAX_LEASE",
+    "MAX_PAGE",
     "MAX_SCOPES",
     "WINDOWS",
     "AuditFinding",
@@ -53,6 +56,12 @@ KEEP_CLOSED: Final = timedelta(days=7)
 
 MAX_SCOPES: Final = 16
 """How many scopes one hold may name; it bounds the work of one atomic step."""
+
+MAX_LEASE: Final = timedelta(hours=24)
+MAX_PAGE: Final = 1_000
+
+MAX_DETAIL_BYTES: Final = 8 * 1024
+"""How much UTF-8 may be noted about a hold or an adjustment."""
 
 
 class HoldState(StrEnum):
@@ -207,7 +216,7 @@ class BudgetStore(Protocol):
             hold_id: unique per tenant.
             amount: at least 0; an upper bound of what the call can cost.
             scopes: 1 to ``MAX_SCOPES`` different names; the order does not matter.
-            lease: how long the hold stays held if nobody closes it; positive, at most 24 hours.
+            lease: how long the hold stays held if nobody closes it; positive, at most ``MAX_LEASE``.
             tenant_id: the tenant that pays.
 
         Returns:
@@ -298,7 +307,7 @@ class BudgetStore(Protocol):
         limit: int = 100,
         tenant_id: str = DEFAULT_TENANT,
     ) -> tuple[Hold, ...]:
-        """Return a page of holds, sorted by id; ``after`` is the last id of the page before, ``limit`` 1 to 1,000."""
+        """Return a page of 1 to ``MAX_PAGE`` holds, sorted by id; ``after`` is the last id of the page before."""
         ...
 
     async def adjust(
@@ -349,7 +358,7 @@ class BudgetStore(Protocol):
         ...
 
     async def reset_workflow_cost(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> None:
-        """Set the run's total to zero by an adjustment entry; holds that are open stay open."""
+        """Set what the run has spent to zero in each of its current windows, by one entry; open holds stay open."""
         ...
 
     async def close(self) -> None:
