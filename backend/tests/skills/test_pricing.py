@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from anthropic.types import MessageDeltaUsage, Usage
 from openai.types import CompletionUsage
-from openai.types.responses import ResponseUsage
 
 from app.errors import ConfigurationError, InvalidInputError
 from app.settings import Settings
+from app.skills.adapters.claude_adapter import claude_usage
+from app.skills.adapters.openai_adapter import openai_usage
 from app.skills.llm_invoke_v2 import LLMUsage
 from app.skills.pricing import FREE, ModelPrice, PriceBook, Rates, get_price_book
 
@@ -25,39 +26,17 @@ USAGE = LLMUsage(input_tokens=1_000_000, output_tokens=1_000_000)
 
 
 def as_usage(raw: Raw, tier: str | None) -> LLMUsage:
-    """Convert what an SDK reports, as the adapters do."""
+    """Convert what an SDK reports, by the adapters' own functions where they speak that API."""
     if isinstance(raw, CompletionUsage):
-        read, generated = raw.prompt_tokens_details, raw.completion_tokens_details
-        return LLMUsage(
-            input_tokens=raw.prompt_tokens,
-            output_tokens=raw.completion_tokens,
-            cache_read_tokens=read.cached_tokens if read else None,
-            cache_write_5m_tokens=read.cache_write_tokens if read else None,
-            reasoning_tokens=generated.reasoning_tokens if generated else None,
-            service_tier=tier,
-        )
-    if isinstance(raw, ResponseUsage):
-        return LLMUsage(
-            input_tokens=raw.input_tokens,
-            output_tokens=raw.output_tokens,
-            cache_read_tokens=raw.input_tokens_details.cached_tokens,
-            cache_write_5m_tokens=raw.input_tokens_details.cache_write_tokens,
-            reasoning_tokens=raw.output_tokens_details.reasoning_tokens,
-            service_tier=tier,
-        )
-    return _anthropic(raw, tier)
-
-
-def _anthropic(raw: Usage | MessageDeltaUsage, tier: str | None) -> LLMUsage:
-    read, written = raw.cache_read_input_tokens, raw.cache_creation_input_tokens
-    creation = raw.cache_creation if isinstance(raw, Usage) else None
+        return openai_usage(raw.model_dump(), service_tier=tier)
+    if isinstance(raw, Usage | MessageDeltaUsage):
+        return claude_usage(raw.model_dump())
     return LLMUsage(
-        input_tokens=None if raw.input_tokens is None else raw.input_tokens + (read or 0) + (written or 0),
+        input_tokens=raw.input_tokens,
         output_tokens=raw.output_tokens,
-        cache_read_tokens=read,
-        cache_write_5m_tokens=creation.ephemeral_5m_input_tokens if creation else written,
-        cache_write_1h_tokens=creation.ephemeral_1h_input_tokens if creation else None,
-        reasoning_tokens=raw.output_tokens_details.thinking_tokens if raw.output_tokens_details else None,
+        cache_read_tokens=raw.input_tokens_details.cached_tokens,
+        cache_write_5m_tokens=raw.input_tokens_details.cache_write_tokens,
+        reasoning_tokens=raw.output_tokens_details.reasoning_tokens,
         service_tier=tier,
     )
 

@@ -7,6 +7,7 @@ each case has its arithmetic beside it. What is not a whole microcent is rounded
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from anthropic.types import CacheCreation, MessageDeltaUsage, Usage
 from anthropic.types.output_tokens_details import OutputTokensDetails as ClaudeOutputDetails
@@ -22,7 +23,10 @@ Raw = CompletionUsage | ResponseUsage | Usage | MessageDeltaUsage
 
 @dataclass(frozen=True, kw_only=True)
 class Bill:
-    """A usage as the SDK gives it, and its cost in microcents; None where it is no bill."""
+    """A usage as the SDK gives it, and its cost in microcents; None where it is no bill.
+
+    ``tier`` is what OpenAI's response says beside the usage; Anthropic's usage holds it.
+    """
 
     name: str
     provider: str
@@ -67,6 +71,8 @@ def _messages(
     write_5m: int | None = None,
     write_1h: int | None = None,
     thinking: int | None = None,
+    tier: Literal["standard", "priority", "batch"] = "standard",
+    speed: Literal["standard", "fast"] | None = None,
 ) -> Usage:
     """Build Anthropic's usage, whose ``input_tokens`` leaves out what was read from or written to a cache."""
     wrote = write_5m is not None or write_1h is not None
@@ -78,7 +84,8 @@ def _messages(
         cache_creation_input_tokens=(write_5m or 0) + (write_1h or 0) if wrote else None,
         cache_creation=creation if wrote else None,
         output_tokens_details=None if thinking is None else ClaudeOutputDetails(thinking_tokens=thinking),
-        service_tier="standard",
+        service_tier=tier,
+        speed=speed,
     )
 
 
@@ -86,8 +93,8 @@ def _openai(name: str, model: str, raw: Raw, expected: int | None, tier: str | N
     return Bill(name=name, provider="openai", model=model, raw=raw, tier=tier, expected=expected)
 
 
-def _claude(name: str, model: str, raw: Raw, expected: int | None, tier: str | None = None) -> Bill:
-    return Bill(name=name, provider="claude", model=model, raw=raw, tier=tier, expected=expected)
+def _claude(name: str, model: str, raw: Raw, expected: int | None) -> Bill:
+    return Bill(name=name, provider="claude", model=model, raw=raw, expected=expected)
 
 
 BILLS: tuple[Bill, ...] = (
@@ -174,9 +181,9 @@ BILLS: tuple[Bill, ...] = (
     #   = 40,000 + 20,000 + 400,000 + 80,000
     _claude("opus 5.5", "claude-opus-5-5", _messages(100, 40, read=1_000, write_1h=500), 540_000),
     # fast mode 8 / 0.40 / 10 / 16 / 40: 100 x 800 + 40 x 4,000 = 80,000 + 160,000
-    _claude("opus 5.5 fast", "claude-opus-5-5", _messages(100, 40), 240_000, tier="fast"),
+    _claude("opus 5.5 fast", "claude-opus-5-5", _messages(100, 40, speed="fast"), 240_000),
     # a priority tier has a price by contract, which no table knows
-    _claude("sonnet 5.5 priority", "claude-sonnet-5-5", _messages(9, 77), None, tier="priority"),
+    _claude("sonnet 5.5 priority", "claude-sonnet-5-5", _messages(9, 77, tier="priority"), None),
     # the end of a stream is cumulative and final. haiku 4.5 1 / 0.10 / 1.25 / 2 / 5:
     #   12 x 100 + 300 read x 10 + 45 x 500 = 1,200 + 3,000 + 22,500
     _claude(

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Literal
 
 from app.errors import ConfigurationError, InvalidInputError, LLMError, UnboundedCallError
 from app.money import Microcents
@@ -24,13 +24,10 @@ from app.skills.llm_invoke_v2 import (
     StreamEvent,
     TextDelta,
 )
-from app.skills.pricing import Cost, PriceBook
+from app.skills.pricing import PriceBook
 from app.stores.budget.contract import BudgetStore, Hold
 
 __all__ = ["BudgetedAdapter"]
-
-_FINAL_USAGE_CODES: Final = frozenset({"ERR_LLM_CONTENT_BLOCKED"})
-"""Errors that come after the whole answer was generated: usage reported with them is final, not partial."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,7 +157,8 @@ class BudgetedAdapter(Guard):
     async def _close_answered(self, attempt: _Attempt, response: LLMResponse) -> LLMResponse:
         """Settle by the bill; where the bill is not known, charge the hold as uncertain."""
         usage = response.usage or LLMUsage(input_tokens=response.input_tokens, output_tokens=response.output_tokens)
-        cost = self._cost(attempt, usage)
+        # As of the start of the call and by the model that was asked for: as the hold was computed.
+        cost = self._prices.cost(usage, provider=self.adapter_id, model=attempt.model, at=attempt.started_at)
         attempt.closed = True
         if cost is not None:
             await self._holds.settle(attempt.hold, cost.amount)
@@ -195,22 +193,10 @@ class BudgetedAdapter(Guard):
         }
         if _provably_unbilled(error):
             await self._holds.release(attempt.hold, detail=_detail(outcome="unbilled", **facts))
-        elif (bill := self._bill_of_failure(attempt, failure)) is not None:
-            await self._holds.settle(attempt.hold, bill, detail=_detail(outcome="billed", **facts))
         elif (guess := self._estimate(attempt, failure)) is not None:
             await self._holds.settle(attempt.hold, guess, detail=_detail(outcome="estimated", **facts))
         else:
             await self._holds.expire(attempt.hold, detail=_detail(outcome="unknown", **facts))
-
-    def _bill_of_failure(self, attempt: _Attempt, failure: LLMError | None) -> Microcents | None:
-        """Return the bill of a call that failed after it was generated in full, None where it is not known."""
-        if failure is None or failure.billed != "yes" or failure.code not in _FINAL_USAGE_CODES:
-            return None
-        cost = self._cost(
-            attempt,
-            LLMUsage(input_tokens=failure.partial_input_tokens, output_tokens=failure.partial_output_tokens),
-        )
-        return None if cost is None else cost.amount
 
     def _estimate(self, attempt: _Attempt, failure: LLMError | None) -> Microcents | None:
         """Return what a cut stream probably cost, never above its hold; None where the hold is to be charged."""
@@ -232,10 +218,6 @@ class BudgetedAdapter(Guard):
             at=attempt.started_at,
         )
         return None if cost is None else min(cost.amount, attempt.hold.amount)
-
-    def _cost(self, attempt: _Attempt, usage: LLMUsage) -> Cost | None:
-        """Price a usage as of the start of the call, by the model that was asked for: as the hold was computed."""
-        return self._prices.cost(usage, provider=self.adapter_id, model=attempt.model, at=attempt.started_at)
 
 
 def _provably_unbilled(error: BaseException) -> bool:

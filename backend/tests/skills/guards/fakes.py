@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -31,6 +31,7 @@ __all__ = [
     "collect",
     "failure",
     "scheduling_points",
+    "until",
 ]
 
 
@@ -204,6 +205,10 @@ async def scheduling_points(check: Callable[[int], Any], *, most: int = 200) -> 
     raise AssertionError(f"the work did not end within {most} turns")
 
 
-def same_but(response: LLMResponse, **changes: Any) -> LLMResponse:
-    """Return a response with other fields."""
-    return replace(response, **changes)
+async def until(happened: Callable[[], bool], *, most: int = 10_000) -> None:
+    """Let others run until something happened."""
+    for _ in range(most):
+        if happened():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(f"it did not happen within {most} turns")
