@@ -133,8 +133,8 @@ def _prepared(story: Story, data_dir: Path, *, stub: bool) -> Iterator[Demo]:
         story.say(
             f"""
             SmolLM2 with 135 million parameters is served by llama.cpp at {model.base_url} (process {model.pid}).
-            It is a real model, and a tiny one: it writes sentences, and often gets the facts wrong. What this demo shows
-            is the run around it: its budget, its record, and what a crash costs.
+            It is a real model, and a tiny one: it writes sentences, and often gets the facts wrong. What this demo is
+            about is the run around it: its budget, its record, and what a crash costs.
             """
         )
         settings = {**model.environment, "NOVA_PRICES_FILE": shown(EXAMPLES / "prices.yaml")}
