@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,11 @@ _OURS = (
 
 # A slow machine is not a failing law, and no test leaves files in the checkout.
 hypothesis_settings.register_profile("nova", deadline=None, database=None)
-hypothesis_settings.load_profile("nova")
+# A mutant need only be noticed, at the same example each time; the smallest one is of no interest.
+hypothesis_settings.register_profile(
+    "mutant", deadline=None, database=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
+hypothesis_settings.load_profile("mutant" if "MUTANT" in os.environ else "nova")
 
 # Child processes of tests import the tree that is being tested, wherever it lies.
 os.environ["PYTHONPATH"] = os.pathsep.join((str(_ROOT / "backend"), str(_ROOT)))

@@ -43,11 +43,10 @@ def main(names: list[str]) -> int:
 
 
 def _table(results: list[Result]) -> Table:
-    table = Table("guard", "file", "verdict", "s")
+    table = Table("guard", "verdict", "s")
     for result in sorted(results, key=lambda result: result.mutant.name):
         style = "green" if result.verdict == "killed" else "red"
-        file = result.mutant.file.removeprefix("backend/app/")
-        table.add_row(result.mutant.name, file, f"[{style}]{result.verdict}[/]", f"{result.seconds:.1f}")
+        table.add_row(result.mutant.name, f"[{style}]{result.verdict}[/]", f"{result.seconds:.1f}")
     return table
 
 

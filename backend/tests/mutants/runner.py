@@ -72,6 +72,7 @@ class _Copy:
             **os.environ,
             # A compiled file would be taken for that of the next mutant: same second, same size.
             "PYTHONDONTWRITEBYTECODE": "1",
+            "MUTANT": "1",  # see conftest.py
             "PYTHONPATH": os.pathsep.join((str(self._root / "backend"), str(self._root))),
         }
         try:

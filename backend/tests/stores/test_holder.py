@@ -50,6 +50,7 @@ def test_a_living_process_is_not_gone_and_a_stopped_one_neither(child: subproces
 
     running = holder.is_gone()
     os.kill(child.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
     stopped = holder.is_gone()
     os.kill(child.pid, signal.SIGCONT)
 

@@ -180,14 +180,16 @@ class TestBackup:
         assert seen[-1][0] == seen[-1][1] == maintenance.status(path).pages
 
     def test_an_existing_file_is_not_overwritten(self, path: Path, tmp_path: Path) -> None:
-        """Whatever lies at the target stays as it is."""
+        """Whatever lies at the target stays as it is, and that is told before anything is copied."""
+        copied: list[int] = []
         target = tmp_path / "copy.db"
         target.write_text("mine")
 
         with pytest.raises(InvalidInputError, match="not overwritten"):
-            maintenance.backup(path, target)
+            maintenance.backup(path, target, progress=lambda done, total: copied.append(done))
 
         assert target.read_text() == "mine"
+        assert copied == []
 
     def test_a_file_that_appears_meanwhile_is_not_overwritten(self, path: Path, tmp_path: Path) -> None:
         """The name is taken at the end, without replacing what came there since the beginning."""

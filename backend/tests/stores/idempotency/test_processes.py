@@ -62,7 +62,7 @@ def test_every_process_replays_the_one_result(path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["complete", "abandon", "heartbeat"])
 def test_a_holder_that_slept_past_its_lease_changes_nothing(path: Path, verb: str) -> None:
-    """Stopped past its lease, while another one completed the key, a process that wakes is refused in every verb."""
+    """Stopped past its lease, which another process took over, a process that wakes is refused in every verb."""
     clock = FakeClock()
     back_door = SqliteBackDoor(path)
 
@@ -71,17 +71,20 @@ def test_a_holder_that_slept_past_its_lease_changes_nothing(path: Path, verb: st
         os.kill(sleeper.process.pid, signal.SIGSTOP)
         early = other.ask("begin", now_ms=clock.now_ms + LEASE_MS - 1, lease_ms=LEASE_MS)
         _, newer, attempt = other.ask("begin", now_ms=clock.now_ms + LEASE_MS, lease_ms=LEASE_MS)
-        other.ask("complete", now_ms=clock.now_ms + LEASE_MS, token=newer, result="of the other")
         before = back_door.rows()
 
         sleeper.send(verb, now_ms=clock.now_ms + LEASE_MS, token=token, result="of the sleeper")
         os.kill(sleeper.process.pid, signal.SIGCONT)
         awake = sleeper.answer()
+        after = back_door.rows()
+        done = other.ask("complete", now_ms=clock.now_ms + LEASE_MS, token=newer, result="of the other")
+        replayed = sleeper.ask("begin", now_ms=clock.now_ms + LEASE_MS, lease_ms=LEASE_MS)
 
     assert early == ["in progress", 1], "a stopped process is not gone"
     assert attempt == 2
     assert awake == ["error", "IdempotencyLeaseLostError"]
-    assert back_door.rows() == before
+    assert after == before
+    assert (done, replayed) == (["done"], ["completed", "of the other"])
 
 
 def test_a_killed_holder_is_taken_over_while_its_lease_lives(path: Path) -> None:

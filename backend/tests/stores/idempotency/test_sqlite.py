@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.errors import IdempotencyStoreUnavailableError, StoreDamagedError
+from app.stores.idempotency import sqlite
 from app.stores.idempotency.contract import Completed, InProgress
 from app.stores.idempotency.sqlite import SqliteIdempotencyStore
 
@@ -93,6 +96,25 @@ class TestSqliteIdempotencyStore(IdempotencyContract):
         (row,) = back_door.rows().values()
         assert len(row[-1]) < len(result) / 100
 
+    @pytest.mark.parametrize(("size_bytes", "aside"), [(1_000, False), (1_000_000, True)])
+    async def test_a_large_result_is_packed_aside(
+        self, store: SqliteIdempotencyStore, monkeypatch: pytest.MonkeyPatch, size_bytes: int, *, aside: bool
+    ) -> None:
+        """The loop goes on while megabytes are packed; for little ones no thread is troubled."""
+        threads: list[int] = []
+        packed = sqlite._packed
+
+        def noting(result: bytes) -> bytes:
+            threads.append(threading.get_ident())
+            return packed(result)
+
+        monkeypatch.setattr(sqlite, "_packed", noting)
+        token = (await started(store)).token
+
+        await store.complete("k", token, os.urandom(size_bytes))
+
+        assert [thread != threading.get_ident() for thread in threads] == [aside]
+
     @pytest.mark.parametrize(
         "damage",
         [
@@ -119,10 +141,8 @@ class TestSqliteIdempotencyStore(IdempotencyContract):
         """Removing a portion costs the same however many records there are."""
         await started(store)
 
-        from app.stores.idempotency.sqlite import _REMOVE_EXPIRED
-
         with closing(sqlite3.connect(path)) as connection:
-            plan = str(connection.execute(f"EXPLAIN QUERY PLAN {_REMOVE_EXPIRED}", (0, 8)).fetchall())
+            plan = str(connection.execute(f"EXPLAIN QUERY PLAN {sqlite._REMOVE_EXPIRED}", (0, 8)).fetchall())
         assert "idempotency_records_by_expiry" in plan
         assert "SCAN" not in plan
 
