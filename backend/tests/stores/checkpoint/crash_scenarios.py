@@ -1,0 +1,84 @@
+"""What children do until they are killed: one verb each, on a run that has three steps and a holder.
+
+``Child.say`` reports ``[verb, what the store acknowledged]``, right when it was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from app.stores.checkpoint.codec import JsonValue
+from app.stores.checkpoint.contract import RunStatus
+from app.stores.checkpoint.sqlite import SqliteCheckpointStore
+from app.stores.holder import Holder
+from tests.support.crash import Child
+
+OUTPUTS: Final[dict[str, JsonValue]] = {"a": "first", "b": ["second"], "c": {"third": "x" * 9000}}
+INPUTS: Final[JsonValue] = {"documents": ["one", "two"]}
+NEW: Final[JsonValue] = {"new": "y" * 3000}
+HOLDER: Final = Holder(host="elsewhere", boot_id="b", pid=1, started="1")
+
+Action = Callable[[SqliteCheckpointStore, int, Child], Awaitable[None]]
+
+
+def _scenario(action: Action) -> Callable[[Child], Awaitable[None]]:
+    async def run(child: Child) -> None:
+        store = SqliteCheckpointStore(child.database)
+        if await store.head("r") is None:
+            await store.create("r", inputs=INPUTS)
+        token = (await store.claim("r", holder=HOLDER, steal=True)).token
+        for step_id, output in OUTPUTS.items():
+            await store.append("r", step_id, output, token=token)
+        child.say(["token", token])
+        child.arm()
+        await action(store, token, child)
+        child.disarm()
+        await store.close()
+
+    return run
+
+
+async def _append(store: SqliteCheckpointStore, token: int, child: Child) -> None:
+    appended = await store.append("r", "new", NEW, fingerprint="f", token=token)
+    child.say(["append", appended.hash.hex()])
+
+
+async def _claim(store: SqliteCheckpointStore, _token: int, child: Child) -> None:
+    claim = await store.claim("r", holder=HOLDER)
+    child.say(["claim", claim.token])
+
+
+async def _finish(store: SqliteCheckpointStore, token: int, child: Child) -> None:
+    head = await store.finish("r", RunStatus.COMPLETED, result=NEW, token=token)
+    child.say(["finish", head.version])
+
+
+async def _fork(store: SqliteCheckpointStore, _token: int, child: Child) -> None:
+    head = await store.fork("r", "forked", steps=2)
+    child.say(["fork", head.next_step_index])
+
+
+async def _delete(store: SqliteCheckpointStore, token: int, child: Child) -> None:
+    child.disarm()
+    await store.release("r", token)
+    child.arm()
+    child.say(["delete", await store.delete("r")])
+
+
+async def _burst(store: SqliteCheckpointStore, token: int, child: Child) -> None:
+    async def one(number: int) -> None:
+        await store.append("r", f"n{number}", number, token=token)
+        child.say(["burst", f"n{number}"])
+
+    await asyncio.gather(*map(one, range(12)))
+
+
+append = _scenario(_append)
+claim = _scenario(_claim)
+finish = _scenario(_finish)
+fork = _scenario(_fork)
+delete = _scenario(_delete)
+burst = _scenario(_burst)
+"""Twelve appends that share commits."""
