@@ -65,24 +65,17 @@ async def _stream(session: Session, prompt: str, config: LLMConfig) -> LLMRespon
 
 
 async def _show(session: Session, events: AsyncGenerator[StreamEvent]) -> LLMResponse:
+    from app.cli.output import write_text
     from app.skills.llm_invoke_v2 import StreamEnd
 
     async for event in events:
         if isinstance(event, StreamEnd):
             if not session.json and not event.response.content.endswith("\n"):
-                _write("\n")
+                write_text("\n")
             return event.response
         if not session.json:
-            _write(event.text)
+            write_text(event.text)
     raise AssertionError("a stream ends with StreamEnd")
-
-
-def _write(text: str) -> None:
-    from app.cli.output import printable
-
-    # A model's text may hold escape sequences: they are for a file to keep, not for a terminal to obey.
-    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
 
 
 def _summary(response: LLMResponse) -> str:

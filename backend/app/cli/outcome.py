@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -54,9 +53,8 @@ def conclude(session: Session, left: Left) -> None:
     if explanation is not None:
         raise Ended(replace(explanation, document=_document(session, left)))
     assert left.outcome is not None
-    result = left.outcome.result
-    if session.json or result is not None:
-        session.show(_document(session, left), lambda: _result(result))
+    document = _document(session, left)
+    session.give(document, document["result"])
     _say_money(session, left)
 
 
@@ -130,17 +128,6 @@ def _document(session: Session, left: Left) -> dict[str, Any]:
     return document | {"budget": [window_document(window) for window in left.windows]}
 
 
-def _result(result: Any) -> RenderableType:
-    from rich.text import Text
-
-    from app.cli.output import printable
-    from app.workflow.values import to_json
-
-    if isinstance(result, str):
-        return Text(printable(result))
-    return Text(json.dumps(to_json(result, what="the result"), indent=2, ensure_ascii=False))
-
-
 def _say_money(session: Session, left: Left) -> None:
     """Say beside the result what the run has spent, and what of it is uncertain."""
     from app.money import format_usd
@@ -148,7 +135,8 @@ def _say_money(session: Session, left: Left) -> None:
     outcome = left.outcome
     assert outcome is not None
     total = next((window for window in left.windows if window.window == "total"), None)
-    parts = [f"run {left.run_id} is completed: {outcome.steps_run + outcome.steps_replayed} steps"]
+    replayed = f" ({outcome.steps_replayed} were on record)" if outcome.steps_replayed else ""
+    parts = [f"run {left.run_id} is completed: {outcome.steps_run + outcome.steps_replayed} steps{replayed}"]
     parts.append(f"{format_usd(outcome.cost)} recorded" + (" + ?" if outcome.unknown_cost else ""))
     if total is not None and total.uncertain:
         parts.append(f"{format_usd(total.uncertain)} uncertain")

@@ -35,7 +35,9 @@ __all__ = [
     "printable",
     "status_text",
     "table",
+    "text_of",
     "write_json",
+    "write_text",
 ]
 
 _STATUS_STYLE = {
@@ -80,6 +82,17 @@ def write_json(document: object) -> None:
     """Write the one JSON document of a command to standard output."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+
+
+def write_text(text: str) -> None:
+    """Write a text to standard output as it is, without wrapping; what would control a terminal is left out on one."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def text_of(value: Any) -> str:
+    """Return a recorded value as people read it: a text is itself, anything else its JSON."""
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def table(*columns: str | tuple[str, Literal["right"]], title: str | None = None) -> Table:

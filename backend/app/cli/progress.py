@@ -162,13 +162,15 @@ class RunProgress(RunListener):
         self.say(f"run {run_id} is parked: it waits for its {waiting_for}", style="yellow")
 
     def run_ended(self, *, run_id: str, status: RunStatus) -> None:
+        if not self._many:
+            return  # the command tells how its one run ended
         tally = self.tallies[run_id]
         parts = [f"{tally.recorded} steps recorded"]
         if tally.replayed:
             parts.append(f"{tally.replayed} replayed")
         if tally.retries:
             parts.append(f"{tally.retries} retries")
-        self.say(f"run {run_id}: {', '.join([*parts, tally.cost_text()])}")
+        self.say(f"run {run_id} is {status.value}: {', '.join([*parts, tally.cost_text()])}")
 
     def _label(self, run_id: str, name: str) -> str:
         return f"{run_id} {name}" if self._many else name

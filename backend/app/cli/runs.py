@@ -76,7 +76,7 @@ def show(
     state, windows = session.execute(lambda: _read(session, run_id))
     if step is not None:
         found = _step(state, step)
-        session.show(step_document(found), lambda: _text(found.output))
+        session.give(step_document(found), found.output)
         return
     document = {
         **run_document(state.head, whole=True),
@@ -216,14 +216,11 @@ def _step(state: RunState, step_id: str) -> Step:
 
 
 def _text(value: Any, *, style: str = "") -> RenderableType:
-    import json
-
     from rich.text import Text
 
-    from app.cli.output import printable
+    from app.cli.output import printable, text_of
 
-    shown = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-    return Text(printable(shown), style=style)
+    return Text(printable(text_of(value)), style=style)
 
 
 def _runs_table(heads: Sequence[RunHead]) -> RenderableType:
@@ -267,9 +264,9 @@ def _run_view(session: Session, state: RunState, windows: Sequence[WindowUsage],
 
 
 def _result(result: Any, *, full: bool) -> RenderableType:
-    import json
+    from app.cli.output import text_of
 
-    text = result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False)
+    text = text_of(result)
     if full or len(text) <= _RESULT_SHOWN:
         return _text(text)
     return _text(f"{text[:_RESULT_SHOWN]}\n… {len(text) - _RESULT_SHOWN:,} more characters: --full")

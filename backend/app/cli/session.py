@@ -118,6 +118,15 @@ class Session:
         else:
             self.out.print(render())
 
+    def give(self, document: object, value: object) -> None:
+        """Give a recorded value as the result: the document with ``--json``, else the value as it is, unwrapped."""
+        from app.cli.output import text_of, write_json, write_text
+
+        if self.json:
+            write_json(document)
+        elif value is not None:
+            write_text(text_of(value) + "\n")
+
     def note(self, text: str) -> None:
         """Say something beside the result, on standard error."""
         self.err.print(text, style="dim", soft_wrap=True)

@@ -15,8 +15,24 @@ from typer.testing import CliRunner
 from .harness import Nova, Result, Start
 
 
+@pytest.fixture(scope="session")
+def loaded() -> None:
+    """Load what a first call loads lazily: importing reads files, which the tests do not permit on the event loop."""
+    from importlib import import_module
+
+    from app.metrics import llm_metrics
+    from app.settings import load_settings
+    from app.skills.pricing import PriceBook
+
+    for name in ("app.cli.conduct", "app.skills.adapters.stub_adapter", "app.workflow.flow"):
+        import_module(name)
+    load_settings()
+    llm_metrics()
+    PriceBook().price(provider="openai", model="gpt-4o-mini")
+
+
 @pytest.fixture
-def nova(monkeypatch: pytest.MonkeyPatch) -> Nova:
+def nova(loaded: None, monkeypatch: pytest.MonkeyPatch) -> Nova:
     """Run a command in this process, with the stub."""
     from app.cli.tree import app
 

@@ -22,6 +22,9 @@ def _classes(cls: type[errors.NovaError] = errors.NovaError) -> Iterator[type[er
             yield from _classes(child)
 
 
+_CLASSES: list[type[errors.NovaError]] = sorted(set(_classes()), key=lambda cls: cls.__name__)
+
+
 def _made(cls: type[errors.NovaError]) -> errors.NovaError:
     """Build an error of any class with plausible ids."""
     error = cls.__new__(cls)
@@ -40,7 +43,7 @@ def _made(cls: type[errors.NovaError]) -> errors.NovaError:
     return error
 
 
-@pytest.mark.parametrize("cls", sorted(set(_classes()), key=lambda cls: cls.__name__), ids=str)
+@pytest.mark.parametrize("cls", _CLASSES)
 def test_an_error_of_nova_is_explained_with_its_text_and_a_code_of_its_own(cls: type[errors.NovaError]) -> None:
     """Every class of the error tree has an exit code above usage, its message unchanged, and its stable string."""
     if cls is errors.LLMError:

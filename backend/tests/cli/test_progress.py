@@ -85,7 +85,7 @@ def test_the_time_left_comes_from_what_ran_now_and_not_from_what_was_replayed() 
 def test_the_end_counts_what_ran_what_was_replayed_and_what_it_cost_now() -> None:
     """Replayed costs are not paid again; an unknown cost is marked, never taken for nothing."""
     stream = io.StringIO()
-    progress = LineProgress(console(stream))
+    progress = LineProgress(console(stream), many=True)
     begin(progress, count=3)
     progress.step_replayed(run_id="tour", step_id="notes/0", cost=5_000_000)
     record(progress, "notes/1", cost=2_000_000)
@@ -97,8 +97,8 @@ def test_the_end_counts_what_ran_what_was_replayed_and_what_it_cost_now() -> Non
     progress.run_ended(run_id="tour", status=RunStatus.COMPLETED)
 
     lines = stream.getvalue().splitlines()
-    assert "notes/2: attempt 1 failed, again in 1.5 s (odd)" in lines
-    assert lines[-1] == "run tour: 2 steps recorded, 1 replayed, 1 retries, $0.02 + ?"
+    assert "tour notes/2: attempt 1 failed, again in 1.5 s (odd)" in lines
+    assert lines[-1] == "run tour is completed: 2 steps recorded, 1 replayed, 1 retries, $0.02 + ?"
 
 
 def test_runs_that_go_on_together_are_told_apart() -> None:

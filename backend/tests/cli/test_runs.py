@@ -23,7 +23,9 @@ Seed = Callable[..., None]
 def seed() -> Seed:
     """Record runs in the file that the commands read."""
 
-    def record(run_id: str, *steps: tuple[str, Any, dict[str, Any]], end: RunStatus | None = None) -> None:
+    def record(
+        run_id: str, *steps: tuple[str, Any, dict[str, Any]], end: RunStatus | None = None, error: str | None = None
+    ) -> None:
         async def write() -> None:
             store = SqliteCheckpointStore(load_settings().database_file)
             head = await store.create(run_id, workflow="brief", workflow_version="1", inputs={"topic": "ants"})
@@ -35,7 +37,6 @@ def seed() -> Seed:
                 version = done.version
             if end is not None:
                 result = "all is well" if end is RunStatus.COMPLETED else None
-                error = "it broke" if end is RunStatus.FAILED else None
                 await store.finish(run_id, end, expected_version=version, result=result, error=error)
             await store.close()
 
@@ -110,13 +111,18 @@ def test_the_output_of_one_step_is_given_as_it_is(nova: Nova, seed: Seed) -> Non
     assert "text, data" in missing.err
 
 
-def test_what_a_model_wrote_cannot_drive_the_terminal_or_the_tables(nova: Nova, seed: Seed) -> None:
-    """Markup and escape sequences in outputs and errors are shown as text."""
-    seed("tour", ("text", "[red]not red[/red] \x1b[2J", {}))
+def test_what_a_model_wrote_is_text_in_views_and_itself_in_files(nova: Nova, seed: Seed) -> None:
+    """Markup and escape sequences do nothing in a view; a step's output on a pipe is what was recorded, unwrapped."""
+    output = "[red]not red[/red] \x1b[2J " + "long " * 40
+    seed("tour", ("text", output, {}))
+    seed("broken", end=RunStatus.FAILED, error=output)
 
-    shown = nova("runs", "show", "tour", "--step", "text").check().out
+    piped = nova("runs", "show", "tour", "--step", "text").check().out
+    viewed = nova("runs", "show", "broken").check().out
 
-    assert shown == "[red]not red[/red] [2J\n"
+    assert piped == output + "\n"
+    assert "[red]not red[/red] [2J" in viewed
+    assert "\x1b" not in viewed
 
 
 def test_the_history_continues_and_shows_the_hashes_of_the_chain(nova: Nova, seed: Seed) -> None:

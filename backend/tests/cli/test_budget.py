@@ -1,0 +1,148 @@
+"""``nova budget``: the figures that are shown are those of the store, and a correction is charged once."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from app.money import MICROCENTS_PER_CENT
+from app.settings import load_settings
+from app.stores.budget.contract import BudgetStore
+from app.stores.budget.sqlite import SqliteBudgetStore
+
+from .harness import Nova
+
+Spend = Callable[[], None]
+
+
+@pytest.fixture
+def spent() -> None:
+    """Leave one hold of each kind behind: settled at 2 cents, expired at 5, held at 3, released."""
+
+    async def reserve(store: BudgetStore, hold_id: str, cents: int) -> None:
+        await store.reserve(hold_id, cents * MICROCENTS_PER_CENT, ["tenant", "run:tour"], lease=timedelta(hours=1))
+
+    async def spend() -> None:
+        store = SqliteBudgetStore(load_settings().database_file)
+        await store.set_limit("run:tour", 20 * MICROCENTS_PER_CENT)
+        for hold_id, cents in (("call-1", 4), ("call-2", 5), ("call-3", 3), ("call-4", 6)):
+            await reserve(store, hold_id, cents)
+        await store.settle("call-1", 2 * MICROCENTS_PER_CENT)
+        await store.expire("call-2", detail='{"output_tokens": 7}')
+        await store.release("call-4")
+        await store.close()
+
+    asyncio.run(spend())
+
+
+@pytest.mark.usefixtures("spent")
+def test_a_scope_is_shown_with_a_bar_and_what_is_uncertain(nova: Nova) -> None:
+    """Spent is settled and uncertain together, beside what is held and the limit; half of the bar is used."""
+    table = nova("budget", "show", "run:tour").check().out
+    windows = nova("budget", "show", "run:tour", "--json").check().json["windows"]
+
+    total = next(window for window in windows if window["window"] == "total")
+    row = next(line for line in table.splitlines() if "run:tour" in line)
+    assert {name: total[name]["usd"] for name in ("spent", "held", "uncertain", "limit", "remaining")} == {
+        "spent": "0.07",
+        "held": "0.03",
+        "uncertain": "0.05",
+        "limit": "0.2",
+        "remaining": "0.1",
+    }
+    assert row.split()[-3:] == ["$0.07", "$0.03", "$0.20"]
+    assert row.count("·") == 6
+    assert "$0.05 of it is uncertain" in table
+
+
+@pytest.mark.usefixtures("spent")
+def test_without_a_scope_every_scope_is_shown(nova: Nova) -> None:
+    """Scopes with a limit or a counter are all there."""
+    windows = nova("budget", "show", "--json").check().json["windows"]
+
+    assert {window["scope"] for window in windows} == {"run:tour", "tenant"}
+
+
+def test_nothing_spent_is_said_in_words(nova: Nova) -> None:
+    """An empty store is not an empty table."""
+    assert nova("budget", "show").check().out.strip() == "no scope has a limit, and nothing was spent"
+
+
+def test_a_limit_is_set_shown_and_taken_away(nova: Nova) -> None:
+    """The amount is exact, its window its own, and none removes it."""
+    set_to = nova("budget", "set", "tenant", "$5", "--window", "day", "--json").check().json["windows"]
+    shown = nova("budget", "show", "tenant", "--json").check().json["windows"]
+    removed = nova("budget", "set", "tenant", "none", "--window", "day", "--json").check().json["windows"]
+
+    limits = [{window["window"]: window["limit"] for window in windows} for windows in (set_to, shown, removed)]
+    assert limits[0]["day"] == limits[1]["day"] == {"usd": "5", "microcents": 500_000_000}
+    assert limits[0]["total"] is None
+    assert limits[2]["day"] is None
+
+
+@pytest.mark.parametrize("amount", ["-1", "ten", "", "$1e9", "100000000"])
+def test_what_is_not_an_amount_changes_nothing(nova: Nova, amount: str) -> None:
+    """It is refused as invalid input, and no limit is there afterwards."""
+    refused = nova("budget", "set", "tenant", "--", amount)
+
+    assert refused.code == 4
+    assert nova("budget", "show", "--json").check().json["windows"] == []
+
+
+@pytest.mark.usefixtures("spent")
+def test_holds_are_listed_by_state_and_in_pages(nova: Nova) -> None:
+    """A filter leaves out the others; a page says where the next begins."""
+    expired = nova("budget", "holds", "--state", "expired", "--json").check().json
+    first = nova("budget", "holds", "--limit", "3", "--json").check().json
+    rest = nova("budget", "holds", "--after", first["next_after"], "--json").check().json
+    table = nova("budget", "holds").check().out
+
+    assert [(hold["hold_id"], hold["charged"]["usd"]) for hold in expired["holds"]] == [("call-2", "0.05")]
+    assert [hold["hold_id"] for hold in first["holds"] + rest["holds"]] == ["call-1", "call-2", "call-3", "call-4"]
+    assert rest["next_after"] is None
+    rows = {line.split()[0]: line.split()[1:4] for line in table.splitlines() if line.strip().startswith("call-")}
+    assert rows["call-1"] == ["settled", "$0.04", "$0.02"]
+    assert rows["call-3"] == ["held", "$0.03", "$0.00"]
+
+
+@pytest.mark.usefixtures("spent")
+def test_a_correction_replaces_an_uncertain_charge_once(nova: Nova) -> None:
+    """Five uncertain cents become the bill of one; the same again is a no-op, another bill is refused."""
+    corrected = nova("budget", "correct", "call-2", "$0.01", "--detail", "invoice", "--json").check().json
+    again = nova("budget", "correct", "call-2", "$0.01")
+    other = nova("budget", "correct", "call-2", "$0.02")
+    unknown = nova("budget", "correct", "call-9", "$0.02")
+
+    total = nova("budget", "show", "run:tour", "--json").check().json["windows"][0]
+    assert (corrected["state"], corrected["charged"]["usd"], corrected["detail"]) == ("settled", "0.01", "invoice")
+    assert (again.code, other.code, unknown.code) == (0, 22, 22)
+    assert (total["spent"]["usd"], total["uncertain"]["usd"]) == ("0.03", "0")
+
+
+@pytest.mark.usefixtures("spent")
+def test_an_audit_is_clean_or_names_the_counter_that_is_wrong(nova: Nova) -> None:
+    """A counter that was changed by hand is found, with both figures and the exit code of damage."""
+    clean = nova("budget", "audit", "--json").check().json
+    with sqlite3.connect(load_settings().database_file) as connection:
+        table, column = connection.execute(
+            "SELECT m.name, p.name FROM sqlite_master m, pragma_table_info(m.name) p"
+            " WHERE m.type = 'table' AND m.name LIKE 'budget_%' AND p.name = 'spent'"
+        ).fetchone()
+        connection.execute(
+            f"UPDATE {table} SET {column} = {column} + 1 WHERE scope = 'run:tour' AND \"window\" = 'total'"
+        )
+    connection.close()
+
+    damaged = nova("budget", "audit", "--json")
+    told = nova("budget", "audit")
+
+    assert clean["clean"] is True
+    assert damaged.code == told.code == 31
+    finding = damaged.json["findings"][0]
+    assert (finding["scope"], finding["counter"]) == ("run:tour", "spent")
+    assert finding["recorded"]["microcents"] - finding["recomputed"]["microcents"] == 1
+    assert "$0.07000001" in told.out
