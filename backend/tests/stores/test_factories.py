@@ -372,18 +372,33 @@ class TestLifetime:
     def test_one_object_serves_several_loops_one_after_another(
         self, backend: str, environment: Callable[..., None]
     ) -> None:
-        """What one event loop records, the next ones find through the same object."""
-        environment(IDEMPOTENCY_STORE=backend)
-        store = get_idempotency_store()
+        """What one event loop records, the next ones find through the same objects, closed in between or not."""
+        environment(**{variable_of(kind): backend for kind in KINDS})
+        idempotency, budget, checkpoints = get_idempotency_store(), get_budget_store(), get_checkpoint_store()
         holder = Holder.current()
 
-        first = asyncio.run(store.begin("k", "f", holder=holder))
-        assert isinstance(first, Started)
-        asyncio.run(store.complete("k", first.token, b"r"))
-        third = asyncio.run(store.begin("k", "f", holder=holder))
+        async def first() -> None:
+            started = await idempotency.begin("k", "f", holder=holder)
+            assert isinstance(started, Started)
+            await idempotency.complete("k", started.token, b"r")
+            await budget.set_limit("run:1", 7)
+            await checkpoints.create("run-1", inputs={"a": 1})
 
-        assert third == Completed(result=b"r")
-        assert get_idempotency_store() is store
+        async def later() -> tuple[object, ...]:
+            return (
+                await idempotency.begin("k", "f", holder=holder),
+                [limit.amount for limit in await budget.limits()],
+                (await checkpoints.head("run-1")) is not None,
+            )
+
+        asyncio.run(first())
+        second = asyncio.run(later())
+        for store in (idempotency, budget, checkpoints):
+            asyncio.run(store.close())
+        third = asyncio.run(later())
+
+        assert second == third == (Completed(result=b"r"), [7], True)
+        assert get_idempotency_store() is idempotency
 
 
 class TestSecrets:
