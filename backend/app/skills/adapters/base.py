@@ -68,7 +68,9 @@ class Attempt:
 
     Attributes:
         deadline: when it has to be over, by the loop's clock.
+        started: when it began, by the adapter's clock.
         sent: whether a byte of the request left this process; before that, nothing can be billed.
+        began: whether an answer has begun to arrive.
         received: the text that arrived.
         usage: what the provider had said about usage before the end, None where nothing.
         secret: the credential that was used, to keep it out of errors.
@@ -82,7 +84,9 @@ class Attempt:
     request: Request
     timeout_s: float
     deadline: float
+    started: float
     sent: bool = False
+    began: bool = False
     received: list[str] = field(default_factory=list)
     usage: LLMUsage | None = None
     request_id: str | None = None
@@ -94,6 +98,7 @@ class Attempt:
             provider=self.provider,
             model=self.model,
             sent=self.sent,
+            began=self.began,
             secret=self.secret,
             partial_text="".join(self.received),
             partial_input_tokens=self.usage.input_tokens if self.usage else None,
@@ -102,7 +107,7 @@ class Attempt:
 
     def timed_out(self) -> LLMError:
         """Return the error for an attempt that passed its deadline."""
-        what = "the answer was not complete" if self.received else "there was no answer"
+        what = "the answer was not complete" if self.began else "there was no answer"
         message = f"{what} after {self.timeout_s:g} s"
         return self.error(Failure(verdict=TIMEOUT, message=message, request_id=self.request_id))
 
@@ -147,14 +152,13 @@ class BaseAdapter(LLMAdapter):
             ConfigurationError: the SDK is not installed, or the price file cannot be read; nothing was sent.
         """
         attempt, prices = await self._begin(prompt, config, context)
-        started = self._clock()
         with CallMeter(provider=self.adapter_id, model=attempt.model, prices=prices) as meter:
             try:
                 async with asyncio.timeout_at(attempt.deadline):
                     answer = await self._ask(attempt)
             except TimeoutError:
                 raise attempt.timed_out() from None
-            return meter.answered(self._response(attempt, answer, prices, started=started))
+            return meter.answered(self._response(attempt, answer, prices))
 
     async def stream(
         self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
@@ -164,13 +168,12 @@ class BaseAdapter(LLMAdapter):
         The deadline holds for the whole stream, the time its reader takes included.
         """
         attempt, prices = await self._begin(prompt, config, context)
-        started = self._clock()
         with CallMeter(provider=self.adapter_id, model=attempt.model, prices=prices) as meter:
             async with aclosing(self._tell(attempt)) as pieces:
                 while not isinstance(piece := await _next(pieces, attempt), Answer):
                     attempt.received.append(piece)
                     yield TextDelta(piece)
-            response = meter.answered(self._response(attempt, piece, prices, started=started))
+            response = meter.answered(self._response(attempt, piece, prices))
         yield StreamEnd(response)
 
     @abc.abstractmethod
@@ -205,6 +208,7 @@ class BaseAdapter(LLMAdapter):
             config=config,
             request=request,
             timeout_s=timeout_s,
+            started=self._clock(),
             deadline=asyncio.get_running_loop().time() + timeout_s,
         )
         return attempt, self._prices or await self._load_prices(model)
@@ -225,7 +229,7 @@ class BaseAdapter(LLMAdapter):
         self._prices = await asyncio.to_thread(load)
         return self._prices
 
-    def _response(self, attempt: Attempt, answer: Answer, prices: PriceBook, *, started: float) -> LLMResponse:
+    def _response(self, attempt: Attempt, answer: Answer, prices: PriceBook) -> LLMResponse:
         cost = prices.cost(answer.usage, provider=self.adapter_id, model=attempt.model)
         return LLMResponse(
             content=answer.content,
@@ -233,7 +237,7 @@ class BaseAdapter(LLMAdapter):
             output_tokens=answer.usage.output_tokens,
             model=answer.model,
             finish_reason=answer.finish_reason,
-            latency_ms=(self._clock() - started) * 1000,
+            latency_ms=(self._clock() - attempt.started) * 1000,
             usage=answer.usage,
             cost=None if cost is None else cost.amount,
             price_version=None if cost is None else cost.price_version,

@@ -110,22 +110,27 @@ class Failure:
         provider: str,
         model: str,
         sent: bool,
+        began: bool,
         secret: str | None = None,
         partial_text: str = "",
         partial_input_tokens: int | None = None,
         partial_output_tokens: int | None = None,
     ) -> LLMError:
-        """Return the error; what was never sent is not billed, what had begun to arrive is.
+        """Return the error; what was never sent is not billed, and what had begun to arrive was not rejected unbilled.
 
         Args:
             provider: the adapter's id.
             model: the model that was asked.
             sent: whether a byte of the request left this process.
+            began: whether an answer had begun to arrive.
             secret: the credential, which is taken out of the message.
             partial_text, partial_input_tokens, partial_output_tokens: what of the answer had arrived.
         """
         verdict = self.verdict
-        billed: Billed = "yes" if partial_text else verdict.billed if sent else "no"
+        billed: Billed = verdict.billed if sent else "no"
+        if began:
+            # Content that is blocked with `billed=yes` reads as an answer whose usage is final; this one's is not.
+            billed = "yes" if partial_text and verdict is not CONTENT_BLOCKED else "unknown"
         text = redact(self.message, secret=secret)
         text = text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + " [...]"
         return LLMError(

@@ -107,7 +107,7 @@ class SdkAdapter(BaseAdapter):
 
     async def _ask(self, attempt: Attempt) -> Answer:
         client = await self._client(attempt)
-        with self._translated(attempt, broken=NETWORK):
+        with self._translated(attempt):
             response = await self._sending(attempt, self._post(client, attempt))
             attempt.request_id = response.headers.get(self.request_id_header)
             kind = response.headers.get("content-type", "")
@@ -117,7 +117,7 @@ class SdkAdapter(BaseAdapter):
 
     async def _tell(self, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
         client = await self._client(attempt)
-        with self._translated(attempt, broken=STREAM_CUT):
+        with self._translated(attempt):
             async with aclosing(self._pieces(client, attempt)) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -133,6 +133,7 @@ class SdkAdapter(BaseAdapter):
             raise UnreadableAnswerError(
                 f"the answer is {kind.partition(';')[0]!r} where a stream of events was expected"
             )
+        attempt.began = True
         return stream
 
     async def _client(self, attempt: Attempt) -> Any:
@@ -143,6 +144,8 @@ class SdkAdapter(BaseAdapter):
             message = "the API key is empty, or has a character that no key has, such as a line break"
             raise attempt.error(Failure(verdict=AUTH_FAILED, message=message))
         attempt.secret = None if self._api_key is None else key
+        # The first call imports the SDK; that is not the provider's latency.
+        attempt.started = self._clock()
         client.api_key = key
         return client
 
@@ -170,28 +173,23 @@ class SdkAdapter(BaseAdapter):
         return self._open_client(sdk, options)
 
     @contextmanager
-    def _translated(self, attempt: Attempt, *, broken: Any) -> Iterator[None]:
-        """Turn whatever the SDK, the HTTP client and the reading of JSON raise into ``LLMError``.
-
-        Args:
-            attempt: whose failure it is.
-            broken: what a broken connection means.
-        """
+    def _translated(self, attempt: Attempt) -> Iterator[None]:
+        """Turn whatever the SDK, the HTTP client and the reading of JSON raise into ``LLMError``."""
         import httpx2
 
         try:
             yield
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError, ErrorEventError) as error:
-            failure = self._failure(error, attempt, broken=broken)
+            failure = self._failure(error, attempt)
             raise attempt.error(failure) from shown_cause(error, secret=attempt.secret)
         except Exception as error:
             # The SDK's own classes; they can be named only once it is imported.
             if type(error).__module__.partition(".")[0] != self.sdk_name:
                 raise
-            failure = self._failure(error, attempt, broken=broken)
+            failure = self._failure(error, attempt)
             raise attempt.error(failure) from shown_cause(error, secret=attempt.secret)
 
-    def _failure(self, error: Exception, attempt: Attempt, *, broken: Any) -> Failure:
+    def _failure(self, error: Exception, attempt: Attempt) -> Failure:
         import httpx2
 
         sdk = import_module(self.sdk_name)
@@ -204,7 +202,7 @@ class SdkAdapter(BaseAdapter):
             what = "no connection in time" if not attempt.sent else "no answer in time"
             return Failure(verdict=TIMEOUT, message=f"{what} ({_why(error)})", request_id=request_id)
         if isinstance(error, sdk.APIConnectionError | httpx2.HTTPError | httpx2.StreamError | OSError):
-            verdict = broken if attempt.sent else NETWORK
+            verdict = STREAM_CUT if attempt.began else NETWORK
             message = f"the connection to {self._base_url} failed: {_why(error)}"
             return Failure(verdict=verdict, message=message, request_id=request_id)
         if isinstance(error, sdk.APIError) and not isinstance(error, sdk.APIResponseValidationError):

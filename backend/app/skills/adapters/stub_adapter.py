@@ -87,6 +87,7 @@ class StubAdapter(BaseAdapter):
     async def _tell(self, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
         fault = await self._receive(attempt)
         written = _text_of(attempt, fault)
+        attempt.began = True
         for number, piece in enumerate(pieces_of(written.text)):
             await self._break(attempt, fault, before=number)
             yield piece

@@ -85,6 +85,10 @@ class StubScript:
         self._coming = deque(faults)
         self._always = always or StubFault()
 
+    def add(self, *faults: StubFault) -> None:
+        """Add what happens to the calls after those that are in the script already."""
+        self._coming.extend(faults)
+
     def next(self) -> StubFault:
         """Return what happens to the call that begins now."""
         return self._coming.popleft() if self._coming else self._always
