@@ -64,7 +64,7 @@ def cut_text(text: str, max_chars: int) -> str:
     if len(text) <= max_chars:
         return text
     head = text[:max_chars]
-    if text[max_chars].isspace():
+    if text[max_chars].isspace() or head[-1:].isspace():
         return head.rstrip()
     words = head.rsplit(maxsplit=1)
     # One word that fills it all is cut inside: there is no better place.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,9 @@ __all__ = ["MAX_FLOW_CHARS", "Places", "read_yaml"]
 
 MAX_FLOW_CHARS: Final = 256 * 1024
 _MAX_DEPTH: Final = 32
+_BOOL: Final = "tag:yaml.org,2002:bool"
+_TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
+_TRUE_OR_FALSE: Final = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,9 @@ def read_yaml(text: str, *, source: str) -> tuple[Any, Places]:
 class _Loader(yaml.SafeLoader):
     """The safe loader, narrowed to the data that a flow needs."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - the hook of PyYAML: by first character, the tags that plain text may get
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    # The hook of PyYAML: by first character, the tags that plain text may get. No dates, and `yes` and `on` are words.
+    yaml_implicit_resolvers = {  # noqa: RUF012 - a class attribute is how PyYAML reads it
+        first: [(tag, _TRUE_OR_FALSE if tag == _BOOL else pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

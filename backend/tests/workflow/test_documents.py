@@ -88,7 +88,7 @@ def test_what_is_no_document_at_all_is_refused(tmp_path: Path) -> None:
 
 @given(st.text(max_size=60), st.integers(1, 50))
 def test_a_cut_text_is_a_beginning_that_ends_between_words_where_it_can(text: str, max_chars: int) -> None:
-    """A cut text has at most so many characters, is a beginning of the text, and cuts a word only if it is the first."""
+    """A cut text has at most so many characters, is a beginning of the text, and cuts no word but the first."""
     cut = cut_text(text, max_chars)
 
     assert len(cut) <= max_chars
