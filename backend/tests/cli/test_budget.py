@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -15,8 +14,6 @@ from app.stores.budget.contract import BudgetStore
 from app.stores.budget.sqlite import SqliteBudgetStore
 
 from .harness import Nova
-
-Spend = Callable[[], None]
 
 
 @pytest.fixture
@@ -128,13 +125,10 @@ def test_an_audit_is_clean_or_names_the_counter_that_is_wrong(nova: Nova) -> Non
     """A counter that was changed by hand is found, with both figures and the exit code of damage."""
     clean = nova("budget", "audit", "--json").check().json
     with sqlite3.connect(load_settings().database_file) as connection:
-        table, column = connection.execute(
-            "SELECT m.name, p.name FROM sqlite_master m, pragma_table_info(m.name) p"
-            " WHERE m.type = 'table' AND m.name LIKE 'budget_%' AND p.name = 'spent'"
-        ).fetchone()
-        connection.execute(
-            f"UPDATE {table} SET {column} = {column} + 1 WHERE scope = 'run:tour' AND \"window\" = 'total'"
+        changed = connection.execute(
+            "UPDATE budget_counters SET spent = spent + 1 WHERE scope = 'run:tour' AND window_id = 'total'"
         )
+        assert changed.rowcount == 1
     connection.close()
 
     damaged = nova("budget", "audit", "--json")

@@ -1,0 +1,292 @@
+"""Runs that are stopped, killed, starved of disk or fought over lose nothing that was recorded, and no cent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import Nova, Start
+from .provider import Provider, provider
+
+FLOW = """\
+name: brief
+version: 1
+inputs:
+  documents: {type: documents}
+steps:
+  - id: notes
+    map: documents
+    as: document
+    concurrency: 1
+    config: {max_tokens: 50}
+    prompt: "Take notes: {{ document.text }}"
+  - id: brief
+    config: {max_tokens: 50}
+    prompt: "{% for note in notes %}{{ note.text }} {% endfor %}Write one brief."
+"""
+
+
+@pytest.fixture
+def served() -> Iterator[Provider]:
+    """Serve a provider on loopback."""
+    with provider() as serving:
+        yield serving
+
+
+@pytest.fixture
+def tour(tmp_path: Path, documents: Path) -> tuple[str, ...]:
+    """Give the arguments that run a flow of four calls, one after another, as run ``tour``."""
+    path = tmp_path / "brief.yaml"
+    path.write_text(FLOW)
+    return ("run", str(path), "--input", f"documents={documents}", "--run-id", "tour")
+
+
+def recorded(nova: Nova) -> dict[str, Any]:
+    """Return the outputs of the recorded steps by id, without the inputs."""
+    steps = nova("runs", "show", "tour", "--json").check().json["recorded_steps"]
+    return {step["step_id"]: step["output"] for step in steps if not step["step_id"].startswith("inputs/")}
+
+
+def money(nova: Nova) -> dict[str, int]:
+    """Return what the run has spent, holds and is uncertain of, in microcents."""
+    windows = nova("budget", "show", "run:tour", "--json").check().json["windows"]
+    total = next(window for window in windows if window["window"] == "total")
+    return {name: total[name]["microcents"] for name in ("spent", "held", "uncertain")}
+
+
+def end(process: subprocess.Popen[bytes], *, within_s: float = 20) -> tuple[int, str, str]:
+    """Wait for a process; return its exit code and what it wrote."""
+    out, err = process.communicate(timeout=within_s)
+    return process.returncode, out.decode(), err.decode()
+
+
+def assert_consistent(nova: Nova) -> None:
+    """Check that every counter equals its entries, and what is spent equals recorded costs and uncertain charges."""
+    nova("budget", "audit").check()
+    steps = nova("runs", "show", "tour", "--json").check().json["recorded_steps"]
+    costs = sum(step["meta"].get("cost", 0) for step in steps)
+    spent = money(nova)
+    assert spent["held"] == 0
+    assert spent["spent"] == costs + spent["uncertain"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_one_signal_lets_the_call_under_way_finish_and_be_recorded(
+    nova: Nova, start: Start, tour: tuple[str, ...], served: Provider, number: signal.Signals, code: int
+) -> None:
+    """No further call is made, the one that was paid is on record, and resuming makes only those that are missing."""
+    served.gate.clear()
+    process = start(*tour, env=served.environment)
+    served.wait_for_call()
+
+    process.send_signal(number)
+    assert process.stderr is not None
+    said = b""
+    while b"stopping" not in said:
+        said += process.stderr.readline()
+    served.gate.set()
+    left, out, err = end(process)
+
+    assert (left, out, served.calls) == (code, "", 1)
+    assert "nova resume tour" in err
+    assert "Traceback" not in said.decode() + err
+    assert list(recorded(nova)) == ["notes/0"]
+    assert money(nova)["uncertain"] == 0
+    assert_consistent(nova)
+    resumed = start("resume", "tour", "--json", env=served.environment)
+    assert end(resumed)[0] == 0
+    assert served.calls == 4
+    assert_consistent(nova)
+
+
+def test_a_second_signal_cuts_the_call_under_way_and_charges_it_as_uncertain(
+    nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
+) -> None:
+    """The process ends while the provider is silent; what was recorded stands and the cut call counts in full."""
+    process = start(*tour, env=served.environment)
+    served.wait_for_call()
+    served.gate.clear()
+    while not served.arrived.acquire(timeout=0.01):
+        pass
+
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    said = b""
+    while b"stopping" not in said:
+        said += process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    left, out, err = end(process, within_s=10)
+
+    assert (left, out) == (130, "")
+    assert "stopped at once" in err
+    assert "nova resume tour" in err
+    assert "Traceback" not in err
+    before = recorded(nova)
+    assert len(before) in {1, 2, 3}
+    assert money(nova)["uncertain"] > 0
+    assert_consistent(nova)
+    served.gate.set()
+    assert end(start("resume", "tour", env=served.environment))[0] == 0
+    after = recorded(nova)
+    assert {step_id: after[step_id] for step_id in before} == before
+    assert_consistent(nova)
+
+
+def test_a_killed_run_goes_on_without_a_recorded_step_running_again(
+    nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
+) -> None:
+    """After a SIGKILL in the second call, five calls are made in all: one was cut, and is charged as uncertain."""
+    process = start(*tour, "--budget", "$1", env=served.environment)
+    served.wait_for_call()
+    served.gate.clear()
+    served.wait_for_call()
+    process.kill()
+    process.wait()
+    served.gate.set()
+    before = recorded(nova)
+
+    resumed = start("resume", "tour", "--json", env=served.environment)
+    code, _, err = end(resumed)
+
+    after = recorded(nova)
+    assert code == 0, err
+    assert list(before) == ["notes/0"]
+    assert after["notes/0"] == before["notes/0"]
+    assert list(after) == ["notes/0", "notes/1", "notes/2", "brief"]
+    assert served.calls == 5
+
+
+def test_of_two_processes_one_works_and_the_other_is_told_who_does(
+    nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
+) -> None:
+    """The second is refused at once, with the first one's process id, and nothing is recorded twice."""
+    served.gate.clear()
+    first = start(*tour, env=served.environment)
+    served.wait_for_call()
+
+    code, out, err = end(start("resume", "tour", env=served.environment))
+    served.gate.set()
+
+    assert (code, out) == (13, "")
+    assert f"process {first.pid} " in err
+    assert "nova resume tour --steal" in err
+    assert end(first)[0] == 0
+    assert served.calls == 4
+    assert_consistent(nova)
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(
+    nova: Nova, start: Start, tour: tuple[str, ...], documents: Path, child: Nova
+) -> None:
+    """One message and an exit code of its own; each recorded step is the same afterwards, and the run completes."""
+    for number in range(60):
+        (documents / f"more-{number:02}.txt").write_bytes(os.urandom(1500).hex().encode())
+    child("db", "migrate").check()
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000));"
+        " from app.cli import main; main(sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", limited, *tour],
+        env={**os.environ, "LLM_ADAPTER": "stub"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    code, out, err = end(process)
+    before = recorded(nova)
+
+    assert (code, out) == (30, ""), err
+    assert err.count("error: ") == 1
+    assert "nova resume tour" in err
+    assert "Traceback" not in err
+    assert 0 < len(before) < 63
+    resumed = child("resume", "tour", "--json").check().json
+    after = recorded(nova)
+    assert resumed["status"] == "completed"
+    assert {step_id: after[step_id] for step_id in before} == before
+    nova("budget", "audit").check()
+
+
+@pytest.mark.parametrize("arguments", [("runs", "list"), ("runs", "list", "--json"), ("doctor",), ("version",)])
+def test_a_closed_pipe_ends_a_command_quietly(start: Start, arguments: tuple[str, ...]) -> None:
+    """Nobody reads: nothing is said, and the exit code is that of a closed pipe."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(*arguments, stdout=writer)
+    os.close(writer)
+
+    _, err = process.communicate(timeout=20)
+
+    assert (process.returncode, err) == (141, b"")
+
+
+def test_a_run_whose_progress_nobody_reads_completes(nova: Nova, start: Start, tour: tuple[str, ...]) -> None:
+    """A closed standard error costs the progress, not the run."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(*tour, stderr=writer)
+    os.close(writer)
+
+    out, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 0
+    assert out.decode() == recorded(nova)["brief"] + "\n"
+    assert_consistent(nova)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_output_that_cannot_be_written_is_told(start: Start) -> None:
+    """A full disk under standard output has an exit code of its own, and one message."""
+    with Path("/dev/full").open("wb") as full:
+        process = start("version", stdout=full)
+        _, err = process.communicate(timeout=20)
+
+    assert process.returncode == 50
+    assert err.decode().count("error: ") == 1
+    assert "No space left" in err.decode()
+    assert "Traceback" not in err.decode()
+
+
+def test_an_interrupted_question_is_charged_as_uncertain(nova: Nova, start: Start, served: Provider) -> None:
+    """Ctrl-C while the provider is silent ends the command at once; the call counts, and the remedy shows it."""
+    served.gate.clear()
+    process = start("ask", "How do ants find their way?", "--max-tokens", "50", env=served.environment)
+    served.wait_for_call()
+
+    process.send_signal(signal.SIGINT)
+    code, out, err = end(process, within_s=10)
+
+    uncertain = nova("budget", "holds", "--state", "expired", "--json").check().json["holds"]
+    assert (code, out.strip()) == (130, "")
+    assert "nova budget holds --state expired" in err
+    assert "Traceback" not in err
+    assert len(uncertain) == 1
+    assert uncertain[0]["charged"] == uncertain[0]["amount"]
+
+
+def test_interrupting_a_wait_for_a_lease_changes_nothing(nova: Nova, start: Start, tour: tuple[str, ...]) -> None:
+    """Ctrl-C during the countdown leaves the run to its holder."""
+    from .test_running import _held_by  # the same foreign holder
+
+    nova(*tour, "--budget", "$0.00000001")
+    _held_by("mars", lease=__import__("datetime").timedelta(hours=1))
+    process = start("resume", "tour")
+    assert process.stderr is not None
+    said = process.stderr.readline()
+
+    process.send_signal(signal.SIGINT)
+    code, _, err = end(process, within_s=10)
+
+    assert b"process 7 on mars" in said
+    assert code == 130
+    assert "nothing was changed" in err
+    lease = nova("runs", "show", "tour", "--json").check().json["lease"]
+    assert lease["holder"] == "process 7 on mars"
