@@ -1,0 +1,147 @@
+"""The budget store in SQLite keeps the contract, and what only a file can promise."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from app.errors import StoreDamagedError, StoreError
+from app.stores.budget import sqlite_book
+from app.stores.budget.sqlite import SqliteBudgetStore
+from backend.tests.support.clock import FakeClock
+
+from .contract import DAY, BackDoor, BudgetContract, granted, spent_and_held
+
+TABLES = ("budget_limits", "budget_counters", "budget_holds", "budget_adjustments")
+
+
+class SqliteBackDoor(BackDoor):
+    """Opens the file with a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def dump(self) -> object:
+        """Return the rows of every table."""
+        return {table: rows for table in TABLES if (rows := self.read(f"SELECT * FROM {table}"))}
+
+    def add_to_counter(self, scope: str, window_id: str, *, spent: int = 0, held: int = 0) -> None:
+        """Update a row."""
+        self.change(
+            "UPDATE budget_counters SET spent = spent + ?, held = held + ?"
+            " WHERE tenant_id = 'default' AND scope = ? AND window_id = ?",
+            *(spent, held, scope, window_id),
+        )
+
+    def holds_kept(self) -> int:
+        """Count the rows."""
+        return len(self.read("SELECT 1 FROM budget_holds"))
+
+    def window_ids_kept(self, scope: str) -> set[str]:
+        """Read the keys of the counters."""
+        rows = self.read("SELECT window_id FROM budget_counters WHERE tenant_id = 'default' AND scope = ?", scope)
+        return {of_window for (of_window,) in rows}
+
+    def read(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        """Return the rows of a query, none where there is no file yet."""
+        if not self._path.exists():
+            return []
+        with closing(sqlite3.connect(self._path)) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def change(self, statement: str, *values: object) -> None:
+        """Run a statement and commit it."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            assert connection.execute(statement, values).rowcount > 0
+            connection.commit()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a file that does not exist yet."""
+    return tmp_path / "state" / "nova.db"
+
+
+class TestSqliteBudgetStore(BudgetContract):
+    """The contract on a file, and more."""
+
+    @pytest.fixture
+    async def store(self, path: Path, clock: FakeClock) -> AsyncIterator[SqliteBudgetStore]:
+        """Give a store on an empty file."""
+        store = SqliteBudgetStore(path, clock=clock)
+        yield store
+        await store.close()
+
+    @pytest.fixture
+    def back_door(self, path: Path) -> SqliteBackDoor:
+        """Give the look into the file."""
+        return SqliteBackDoor(path)
+
+    async def test_what_is_counted_survives_the_store(
+        self, store: SqliteBudgetStore, path: Path, clock: FakeClock
+    ) -> None:
+        """Another store on the same file sees holds and limits at once, and after the first is closed."""
+        await store.set_limit("s", 10)
+        await granted(store)
+        second = SqliteBudgetStore(path, clock=clock)
+
+        at_once = await spent_and_held(second)
+        await store.close()
+        await second.settle("h", 7)
+        await second.close()
+
+        assert at_once == (0, 10)
+        assert await spent_and_held(store) == (7, 0)
+
+    async def test_a_clock_far_behind_the_file_is_refused(
+        self, store: SqliteBudgetStore, back_door: SqliteBackDoor, clock: FakeClock
+    ) -> None:
+        """A host whose clock went back by a day would open yesterday's windows: it may read, and not write."""
+        await granted(store)
+        before = back_door.dump()
+        clock.advance(-DAY)
+
+        with pytest.raises(StoreError, match="clock"):
+            await store.reserve("g", 1, ["s"], lease=DAY)
+
+        assert back_door.dump() == before
+        assert await spent_and_held(store) == (0, 10)
+
+    @pytest.mark.parametrize(
+        "damage",
+        ["UPDATE budget_holds SET scopes = '[1'", "UPDATE budget_holds SET hourly = '7'"],
+    )
+    async def test_a_damaged_hold_is_told(
+        self, store: SqliteBudgetStore, back_door: SqliteBackDoor, damage: str
+    ) -> None:
+        """A row that cannot be read is an error that names it; it is never settled by a guess."""
+        await granted(store)
+        back_door.change(damage)
+
+        with pytest.raises(StoreDamagedError, match="'h'"):
+            await store.settle("h", 1)
+
+    @pytest.mark.parametrize(
+        ("query", "index"),
+        [
+            (sqlite_book.DUE_HOLDS, "budget_holds_to_expire"),
+            (sqlite_book.FOLDED_HOLDS, "budget_holds_to_fold"),
+            (sqlite_book.FOLDED_ENTRIES, "budget_adjustments_to_fold"),
+            (sqlite_book.OLD_COUNTERS, "budget_counters_to_remove"),
+        ],
+    )
+    async def test_looking_for_what_is_due_uses_an_index(
+        self, store: SqliteBudgetStore, back_door: SqliteBackDoor, query: str, index: str
+    ) -> None:
+        """A reserve costs the same however many holds, entries and counters there are."""
+        await granted(store)
+
+        plan = str(back_door.read(f"EXPLAIN QUERY PLAN {query}", 0, 8))
+
+        assert f"SEARCH {query.split(' FROM ')[1].split(maxsplit=1)[0]} USING" in plan
+        assert index in plan
+        assert "TEMP B-TREE" not in plan
