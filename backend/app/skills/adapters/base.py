@@ -264,8 +264,11 @@ class BaseAdapter(LLMAdapter):
 async def _next(pieces: AsyncGenerator[str | Answer, None], attempt: Attempt) -> str | Answer:
     """Return the next piece before the deadline.
 
-    The deadline is set anew around each step: around a ``yield`` it would cancel the reader instead of the call.
+    The deadline is set anew around each step: around a ``yield`` it would cancel the reader instead of the call. A piece
+    that is there already brings no await at which it could strike, so it is looked at first.
     """
+    if asyncio.get_running_loop().time() >= attempt.deadline:
+        raise attempt.timed_out()
     try:
         async with asyncio.timeout_at(attempt.deadline):
             return await anext(pieces)
