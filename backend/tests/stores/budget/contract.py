@@ -28,7 +28,7 @@ from app.stores.budget.contract import (
     Window,
     WindowUsage,
 )
-from backend.tests.support.clock import NOON, FakeClock
+from tests.support.clock import NOON, FakeClock
 
 LEASE: Final = timedelta(seconds=30)
 MS: Final = timedelta(milliseconds=1)
@@ -87,11 +87,14 @@ async def clean(store: BudgetStore) -> bool:
     return (await store.audit()).clean
 
 
-CLOSINGS: Final[list[Callable[[BudgetStore, str], Awaitable[Hold]]]] = [
-    lambda store, hold_id: store.settle(hold_id, 3),
-    lambda store, hold_id: store.release(hold_id),
-    lambda store, hold_id: store.expire(hold_id),
-]
+Verb = Callable[[], Awaitable[object]]
+Close = Callable[[BudgetStore, str], Awaitable[Hold]]
+CLOSINGS: Final[dict[str, Close]] = {
+    "settle": lambda store, hold_id: store.settle(hold_id, 3),
+    "release": lambda store, hold_id: store.release(hold_id),
+    "expire": lambda store, hold_id: store.expire(hold_id),
+}
+every_closing = pytest.mark.parametrize("close", CLOSINGS.values(), ids=CLOSINGS)
 
 
 class BudgetContract:
@@ -208,10 +211,8 @@ class BudgetContract:
         assert again.hold == first
         assert await spent_and_held(store, "a") == (0, 10)
 
-    @pytest.mark.parametrize("close", CLOSINGS)
-    async def test_a_repeat_of_a_closed_hold_permits_no_call(
-        self, store: BudgetStore, close: Callable[[BudgetStore, str], Awaitable[Hold]]
-    ) -> None:
+    @every_closing
+    async def test_a_repeat_of_a_closed_hold_permits_no_call(self, store: BudgetStore, close: Close) -> None:
         """Only a hold that is held permits a call: a closed one is returned as it is, and stays closed."""
         await granted(store)
         closed = await close(store, "h")
@@ -279,13 +280,13 @@ class BudgetContract:
         assert (hold.state, hold.charged, hold.detail, hold.closed_at) == (HoldState.EXPIRED, 10, "timeout", NOON)
         assert (usage.spent, usage.held, usage.uncertain) == (10, 0, 10)
 
-    @pytest.mark.parametrize("close", CLOSINGS)
+    @every_closing
     async def test_closing_again_the_same_way_changes_nothing(
         self,
         store: BudgetStore,
         back_door: BackDoor,
         clock: FakeClock,
-        close: Callable[[BudgetStore, str], Awaitable[Hold]],
+        close: Close,
     ) -> None:
         """A verb whose answer was lost may be repeated, later too."""
         await granted(store)
@@ -306,22 +307,21 @@ class BudgetContract:
         await store.release("released")
         before = back_door.dump()
 
-        for verb in (
+        verbs: list[Verb] = [
             lambda: store.settle("settled", 4),
             lambda: store.release("settled"),
             lambda: store.expire("settled"),
             lambda: store.settle("released", 0),
             lambda: store.expire("released"),
-        ):
+        ]
+        for verb in verbs:
             with pytest.raises(HoldConflictError):
                 await verb()
 
         assert back_door.dump() == before
 
-    @pytest.mark.parametrize("close", CLOSINGS)
-    async def test_an_unknown_hold_charges_nothing(
-        self, store: BudgetStore, back_door: BackDoor, close: Callable[[BudgetStore, str], Awaitable[Hold]]
-    ) -> None:
+    @every_closing
+    async def test_an_unknown_hold_charges_nothing(self, store: BudgetStore, back_door: BackDoor, close: Close) -> None:
         """Closing an id that was never reserved is an error."""
         before = back_door.dump()
 
@@ -649,9 +649,9 @@ class BudgetContract:
 
     # --- folding ----------------------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("close", CLOSINGS)
+    @every_closing
     async def test_a_closed_hold_is_known_for_seven_days(
-        self, store: BudgetStore, clock: FakeClock, close: Callable[[BudgetStore, str], Awaitable[Hold]]
+        self, store: BudgetStore, clock: FakeClock, close: Close
     ) -> None:
         """Then no verb knows it, with or without a sweep, what it charged stays, and its id is free."""
         await granted(store)
@@ -660,7 +660,8 @@ class BudgetContract:
         kept = await store.hold("h")
         clock.advance(MS)
 
-        for verb in (lambda: store.hold("h"), lambda: close(store, "h")):
+        verbs: list[Verb] = [lambda: store.hold("h"), lambda: close(store, "h")]
+        for verb in verbs:
             with pytest.raises(UnknownHoldError):
                 await verb()
         listed = await store.holds()
@@ -834,7 +835,7 @@ class BudgetContract:
         await granted(store)
         before = back_door.dump()
 
-        for verb in (
+        verbs: list[Verb] = [
             lambda: store.reserve(name, 1, ["s"], lease=LEASE),
             lambda: store.reserve("g", 1, ["s", name], lease=LEASE),
             lambda: store.reserve("g", 1, ["s"], lease=LEASE, tenant_id=name),
@@ -864,7 +865,8 @@ class BudgetContract:
             lambda: store.add_workflow_cost_if_below("r", 1, 2, tenant_id=name),
             lambda: store.reset_workflow_cost(name),
             lambda: store.reset_workflow_cost("r", tenant_id=name),
-        ):
+        ]
+        for verb in verbs:
             with pytest.raises(InvalidInputError) as caught:
                 await verb()
             assert len(str(caught.value)) < 300
@@ -874,11 +876,12 @@ class BudgetContract:
     @pytest.mark.parametrize("name", BAD_NAMES[:-2])
     async def test_a_bad_filter_is_refused(self, store: BudgetStore, name: str) -> None:
         """A list that is asked for with a name that cannot exist is an error, not an empty list."""
-        for verb in (
+        verbs: list[Verb] = [
             lambda: store.limits(scope=name),
             lambda: store.holds(scope=name),
             lambda: store.holds(after=name),
-        ):
+        ]
+        for verb in verbs:
             with pytest.raises(InvalidInputError):
                 await verb()
 
@@ -888,11 +891,12 @@ class BudgetContract:
         await granted(store)
         before = back_door.dump()
 
-        for verb in (
+        verbs: list[Verb] = [
             lambda: store.reserve("g", amount, ["s"], lease=LEASE),
             lambda: store.settle("h", amount),
             lambda: store.adjust("a", "s", amount if amount != -1 else -MAX_MICROCENTS - 1),
-        ):
+        ]
+        for verb in verbs:
             with pytest.raises(InvalidInputError):
                 await verb()
         if amount is not None:
@@ -906,11 +910,12 @@ class BudgetContract:
         """As cost or as ceiling: a typed error, and nothing changed."""
         before = back_door.dump()
 
-        for verb in (
+        verbs: list[Verb] = [
             lambda: store.add_workflow_cost("r", cents),
             lambda: store.add_workflow_cost_if_below("r", cents, 1),
             lambda: store.add_workflow_cost_if_below("r", 1, cents),
-        ):
+        ]
+        for verb in verbs:
             with pytest.raises(InvalidInputError):
                 await verb()
 
@@ -921,11 +926,12 @@ class BudgetContract:
         await granted(store, "h", MAX_MICROCENTS, "run:r")
         before = back_door.dump()
 
-        for verb in (
+        verbs: list[Verb] = [
             lambda: store.reserve("g", 1, ["run:r"], lease=LEASE),
             lambda: store.adjust("a", "run:r", 1),
             lambda: store.add_workflow_cost("r", 0.000001),
-        ):
+        ]
+        for verb in verbs:
             with pytest.raises(InvalidInputError, match="exact"):
                 await verb()
         unchanged = back_door.dump() == before
@@ -984,12 +990,13 @@ class BudgetContract:
         await granted(store)
         before = back_door.dump()
 
-        for verb in (
+        verbs: list[Verb] = [
             lambda: store.settle("h", 1, detail=text),
             lambda: store.release("h", detail=text),
             lambda: store.expire("h", detail=text),
             lambda: store.adjust("a", "s", 1, reason=text),
-        ):
+        ]
+        for verb in verbs:
             with pytest.raises(InvalidInputError):
                 await verb()
 

@@ -8,7 +8,7 @@ import pytest
 
 from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.budget.rules import Change
-from backend.tests.support.clock import FakeClock
+from tests.support.clock import FakeClock
 
 from .contract import BackDoor, BudgetContract
 

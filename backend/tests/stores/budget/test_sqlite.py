@@ -12,7 +12,7 @@ import pytest
 from app.errors import StoreDamagedError, StoreError
 from app.stores.budget import sqlite_book
 from app.stores.budget.sqlite import SqliteBudgetStore
-from backend.tests.support.clock import FakeClock
+from tests.support.clock import FakeClock
 
 from .contract import DAY, BackDoor, BudgetContract, granted, spent_and_held
 
@@ -44,7 +44,7 @@ class SqliteBackDoor(BackDoor):
     def window_ids_kept(self, scope: str) -> set[str]:
         """Read the keys of the counters."""
         rows = self.read("SELECT window_id FROM budget_counters WHERE tenant_id = 'default' AND scope = ?", scope)
-        return {of_window for (of_window,) in rows}
+        return {str(of_window) for (of_window,) in rows}
 
     def read(self, query: str, *values: object) -> list[tuple[object, ...]]:
         """Return the rows of a query, none where there is no file yet."""

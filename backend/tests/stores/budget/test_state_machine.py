@@ -21,7 +21,7 @@ from app.stores.budget import sqlite_book
 from app.stores.budget.contract import WINDOWS, BudgetStore, Granted, HoldState, Refused
 from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.budget.sqlite import SqliteBudgetStore
-from backend.tests.support.clock import FakeClock
+from tests.support.clock import FakeClock
 
 TENANTS: Final = ("acme", "default")
 SCOPE_NAMES: Final = ("agent:a", "run:r", "tenant")
@@ -64,6 +64,7 @@ class BudgetMachine(RuleBasedStateMachine):
         self.patch.start()
         self.memory = InMemoryBudgetStore(clock=self.clock)
         self.handles = [SqliteBudgetStore(self.directory / "nova.db", clock=self.clock) for _ in range(2)]
+        self.all: list[BudgetStore] = [self.memory, *self.handles]
         self.turn = 0
 
     def teardown(self) -> None:
@@ -173,7 +174,7 @@ class BudgetMachine(RuleBasedStateMachine):
 
     def audit_all(self, tenant: str) -> None:
         """Check that, whatever happened before, every counter is the sum of its entries."""
-        for store in (self.memory, *self.handles):
+        for store in self.all:
             report = self.answer(store, lambda store: store.audit(tenant_id=tenant))
             assert report.clean, report.findings
 
