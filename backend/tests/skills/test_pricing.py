@@ -152,6 +152,25 @@ def test_what_is_not_a_final_bill_has_no_cost(book: PriceBook, usage: LLMUsage) 
     assert book.cost(usage, provider="openai", model="gpt-4o") is None
 
 
+@pytest.mark.parametrize(
+    ("provider", "model", "tier"),
+    [
+        ("openai", "gpt-5-nano", "priority"),
+        ("openai", "gpt-3.5-turbo", "flex"),
+        ("openai", "gpt-4o", "scale"),
+        ("claude", "claude-sonnet-5-5", "fast"),
+        ("claude", "claude-sonnet-5-5", "standard@us"),
+        ("stub", "stub-1", "priority"),
+    ],
+)
+def test_a_tier_without_a_price_of_its_own_has_no_cost(book: PriceBook, provider: str, model: str, tier: str) -> None:
+    """Another tier is never charged at the standard price."""
+    usage = LLMUsage(input_tokens=1, output_tokens=1, service_tier=tier)
+
+    assert book.cost(usage, provider=provider, model=model) is None
+    assert book.is_priced(provider=provider, model=model)
+
+
 def test_free_is_not_unknown(book: PriceBook) -> None:
     """No tokens at a known price cost zero, which is a fact."""
     cost = book.cost(LLMUsage(input_tokens=0, output_tokens=0), provider="openai", model="gpt-4o")

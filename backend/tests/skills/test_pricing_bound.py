@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidInputError, UnboundedCallError
@@ -74,6 +74,8 @@ ODD = ModelPrice(
 )
 """A price list that does everything the wrong way round: dear reads, and tiers that make things cheaper."""
 
+CACHES = ("cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
+
 BOOK = PriceBook(overrides={"odd": ODD}, clock=lambda: DAY)
 
 texts = st.text(max_size=60) | st.text(alphabet="a\u00e9\u4e2d\U0001f600\ufdfa", max_size=60)
@@ -100,18 +102,19 @@ prompts = (texts | messages).filter(_has_text)
 
 @st.composite
 def usages(draw: st.DrawFn, *, most_input: int, most_output: int, tiers: tuple[str | None, ...]) -> LLMUsage:
-    """Give any usage within the numbers of tokens, cached and tiered in any way."""
-    total = draw(st.integers(0, most_input) | st.just(most_input))
-    read = draw(st.integers(0, total))
-    write = draw(st.integers(0, total - read))
-    write_1h = draw(st.integers(0, total - read - write) | st.just(total - read - write))
+    """Give any usage within the numbers of tokens, cached and tiered in any way; half of them as large as can be."""
+    tier = draw(st.sampled_from(tiers))
+    if draw(st.booleans()):
+        all_of_it = dict[str, Any].fromkeys(draw(st.sampled_from([(), *((name,) for name in CACHES)])), most_input)
+        return LLMUsage(input_tokens=most_input, output_tokens=most_output, service_tier=tier, **all_of_it)
+    total = draw(st.integers(0, most_input))
+    cuts = sorted(draw(st.lists(st.integers(0, total), min_size=3, max_size=3)))
+    parts = (cuts[0], cuts[1] - cuts[0], cuts[2] - cuts[1])
     return LLMUsage(
         input_tokens=total,
-        output_tokens=draw(st.integers(0, most_output) | st.just(most_output)),
-        cache_read_tokens=read,
-        cache_write_5m_tokens=write,
-        cache_write_1h_tokens=write_1h,
-        service_tier=draw(st.sampled_from(tiers)),
+        output_tokens=draw(st.integers(0, most_output)),
+        service_tier=tier,
+        **dict[str, Any](zip(CACHES, parts, strict=True)),
     )
 
 
@@ -128,6 +131,7 @@ def tokens_at_most(prompt: Prompt, system: str | None, provider: str, model: str
     )
 
 
+@settings(max_examples=300)
 @given(data=st.data(), prompt=prompts, system=st.none() | texts, max_tokens=st.integers(1, 5_000), n=st.integers(1, 3))
 def test_no_bill_is_above_the_bound(
     data: st.DataObject, prompt: Prompt, system: str | None, max_tokens: int, n: int
@@ -157,6 +161,11 @@ def test_a_bound_is_what_its_definition_says() -> None:
     """Bytes and overheads at the dearest input rate, and the most output, of one call worked out by hand."""
     # 5 characters of 2 bytes and 1 of 4 = 14 bytes = 14 tokens; 4 more for the one message of the stub
     assert BOOK.upper_bound("ééééé😀", LLMConfig(max_tokens=10), provider="stub", model="stub-1") == 18 * 100 + 10 * 200
+    # a system text of 3 bytes adds 3 tokens and the framing of a message
+    assert (
+        BOOK.upper_bound("ééééé😀", LLMConfig(max_tokens=10, system="中"), provider="stub", model="stub-1")
+        == (18 + 3 + 4) * 100 + 10 * 200
+    )
     # Claude: 2 tokens per byte: 14 x 2 + 16 + 64 = 108 tokens at the 1 h cache write of $6; 10 at $15
     assert (
         BOOK.upper_bound("ééééé😀", LLMConfig(max_tokens=10), provider="claude", model="claude-sonnet-4")

@@ -206,7 +206,7 @@ class PriceBook:
         tiers = self._tiers(provider, model, day)
         parameter, unset = ("speed", "standard") if provider == "claude" else ("service_tier", "auto")
         asked = extra.get(parameter, unset)
-        if asked in {"default", "standard"}:
+        if asked in ("default", "standard"):
             return ()
         if asked != "auto" and asked not in tiers:
             raise UnboundedCallError(

@@ -24,13 +24,14 @@ from app.skills.guards import (
     RetryPolicy,
     get_guarded_adapter,
 )
-from app.skills.guards.recording import fingerprint
+from app.skills.guards.recording import decode_response, fingerprint
+from app.skills.guards.wrapper import Patience
 from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse
 from app.skills.pricing import PriceBook
 from app.stores.budget.contract import Hold, HoldState
 from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.holder import Holder
-from app.stores.idempotency.contract import InProgress
+from app.stores.idempotency.contract import Completed, InProgress
 from app.stores.idempotency.memory import InMemoryIdempotencyStore
 
 from .fakes import Outcome, ScriptedAdapter, answer, cancelled_at, collect, failure, scheduling_points
@@ -122,16 +123,66 @@ async def test_calls_holds_charges_and_metrics_add_up(fault: Fault, verb: str) -
 @pytest.mark.parametrize("verb", ["invoke", "stream"])
 async def test_a_replay_charges_and_counts_nothing(verb: str) -> None:
     """The second time nothing is sent, held, charged or counted."""
-    stub, budget = StubAdapter(), ObservedStore(InMemoryBudgetStore())
+    stub, budget = StubAdapter(), InMemoryBudgetStore()
     guard = chain(stub, budget)
     first = await guard.invoke("hi", CONFIG, context=KEY)
-    before = (counted(), dict(budget.verbs), stub.calls)
+    before = (counted(), await all_holds(budget), await total(budget), stub.calls)
 
     again = await _outcome(guard, verb, CONFIG)
 
     assert again == replace(first, replayed=True)
     assert again.metered
-    assert (counted(), dict(budget.verbs), stub.calls) == before
+    assert (counted(), await all_holds(budget), await total(budget), stub.calls) == before
+
+
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+async def test_a_hold_is_settled_only_when_its_response_is_on_record(verb: str) -> None:
+    """A crash at any moment leaves no final bill without a result: at the settlement the record is there."""
+    keys, seen = InMemoryIdempotencyStore(), []
+
+    class Witness(InMemoryBudgetStore):
+        async def settle(self, *args: Any, **kwargs: Any) -> Hold:
+            seen.append(await keys.begin("k", fingerprint("hi", CONFIG), holder=Holder.current()))
+            return await super().settle(*args, **kwargs)
+
+    response = await _outcome(chain(ScriptedAdapter(), Witness(), keys), verb, CONFIG)
+
+    assert response is not None
+    assert [decode_response(found.result) for found in seen if isinstance(found, Completed)] == [response]
+
+
+@pytest.mark.parametrize("expired", [False, True])
+async def test_a_repeat_settles_what_a_crash_left_open(expired: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A hold whose call is on record is charged its bill by the repeat, held or charged as uncertain meanwhile."""
+    budget, keys = ObservedStore(InMemoryBudgetStore(), settle="before"), InMemoryIdempotencyStore()
+    guard = IdempotentAdapter(
+        BudgetedAdapter(ScriptedAdapter(), budget=budget, prices=PriceBook(), patience=Patience(total_s=0)),
+        store=keys,
+        budget=budget,
+    )
+    first = await guard.invoke("hi", CONFIG, context=KEY)
+    assert first.hold_id is not None
+    if expired:
+        await budget.expire(first.hold_id)
+    budget.broken.clear()
+
+    again = await guard.invoke("hi", CONFIG, context=KEY)
+
+    usage = await total(budget, "run:7")
+    assert again.replayed
+    assert (usage.spent, usage.held, usage.uncertain) == (first.cost, 0, 0)
+
+
+async def test_the_record_of_a_fallback_says_what_was_passed_over() -> None:
+    """A repeat gives the response as the first caller got it."""
+    once = replace(AT_ONCE, max_attempts=1)
+    guard = chain(ScriptedAdapter(failure()), InMemoryBudgetStore(), fallbacks=[ScriptedAdapter()], retry=once)
+
+    first = await guard.invoke("hi", CONFIG, context=KEY)
+    again = await guard.invoke("hi", CONFIG, context=KEY)
+
+    assert first.fallback_from
+    assert again == replace(first, replayed=True, metered=True)
 
 
 async def test_fifty_duplicates_are_charged_once() -> None:
