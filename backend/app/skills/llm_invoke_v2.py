@@ -7,7 +7,7 @@ take are refused before anything is sent, with a typed error.
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
@@ -287,6 +287,9 @@ class CallContext:
         deadline: how much time the caller has left; the shorter of it and the config's timeout holds.
         fence: the token with which the idempotency key is owned, set by the guard that owns it; part of the hold id.
         attempt: which attempt of the call this is, from 1, set by the guard that retries; part of the hold id.
+        keep: records a response under the idempotency key and returns it, set by the guard that owns the key. The guard
+            that settles calls it first, so that a bill is final only where its response is on record: what a crash in
+            between leaves open is charged as uncertain, and the repeat that finds the record settles it.
     """
 
     tenant_id: str = "default"
@@ -297,6 +300,7 @@ class CallContext:
     deadline: timedelta | None = None
     fence: int | None = None
     attempt: int = 1
+    keep: Callable[[LLMResponse], Awaitable[LLMResponse]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def all_scopes(self) -> tuple[str, ...]:

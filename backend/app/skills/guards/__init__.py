@@ -88,7 +88,7 @@ def get_guarded_adapter(
         )
         chain.append(RetryingAdapter(budgeted, policy=retry))
     calls = chain[0] if len(chain) == 1 else FallbackAdapter(chain)
-    return IdempotentAdapter(calls, store=idempotency_store)
+    return IdempotentAdapter(calls, store=idempotency_store, budget=budget_store)
 
 
 def _adapter(adapter: LLMAdapter | str | None, settings: Settings) -> LLMAdapter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -24,7 +24,7 @@ from app.skills.llm_invoke_v2 import (
     StreamEvent,
     TextDelta,
 )
-from app.skills.pricing import PriceBook
+from app.skills.pricing import Cost, PriceBook
 from app.stores.budget.contract import BudgetStore, Hold
 
 __all__ = ["BudgetedAdapter"]
@@ -40,6 +40,7 @@ class _Attempt:
     started_at: datetime
     hold: Hold
     streamed: bool
+    keep: Callable[[LLMResponse], Awaitable[LLMResponse]] | None
     received: list[str] = field(default_factory=list)
     closed: bool = False
 
@@ -152,32 +153,47 @@ class BudgetedAdapter(Guard):
             tenant_id=context.tenant_id,
             unbounded=unbounded,
         )
-        return _Attempt(prompt=prompt, config=config, model=model, started_at=started_at, hold=hold, streamed=streamed)
+        return _Attempt(
+            prompt=prompt,
+            config=config,
+            model=model,
+            started_at=started_at,
+            hold=hold,
+            streamed=streamed,
+            keep=context.keep,
+        )
 
     async def _close_answered(self, attempt: _Attempt, response: LLMResponse) -> LLMResponse:
-        """Settle by the bill; where the bill is not known, charge the hold as uncertain."""
+        """Have the priced response recorded, then settle by the bill; an unknown bill charges the hold as uncertain."""
         usage = response.usage or LLMUsage(input_tokens=response.input_tokens, output_tokens=response.output_tokens)
         # As of the start of the call and by the model that was asked for: as the hold was computed.
         cost = self._prices.cost(usage, provider=self.adapter_id, model=attempt.model, at=attempt.started_at)
-        attempt.closed = True
-        if cost is not None:
-            await self._holds.settle(attempt.hold, cost.amount)
-        else:
-            unpriced = usage.complete and not self._prices.is_priced(provider=self.adapter_id, model=attempt.model)
-            detail = _detail(
-                outcome="unpriced" if unpriced else "usage_unknown",
-                model=attempt.model,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                service_tier=usage.service_tier,
-            )
-            await self._holds.expire(attempt.hold, detail=detail)
-        return replace(
+        answered = replace(
             response,
             cost=None if cost is None else cost.amount,
             price_version=None if cost is None else cost.price_version,
             hold_id=attempt.hold.hold_id,
         )
+        attempt.closed = True
+        try:
+            return answered if attempt.keep is None else await attempt.keep(answered)
+        finally:
+            # Also where it could not be recorded, or the caller was cancelled: the provider has billed it.
+            await self._charge(attempt, usage, cost)
+
+    async def _charge(self, attempt: _Attempt, usage: LLMUsage, cost: Cost | None) -> None:
+        if cost is not None:
+            await self._holds.settle(attempt.hold, cost.amount)
+            return
+        unpriced = usage.complete and not self._prices.is_priced(provider=self.adapter_id, model=attempt.model)
+        detail = _detail(
+            outcome="unpriced" if unpriced else "usage_unknown",
+            model=attempt.model,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            service_tier=usage.service_tier,
+        )
+        await self._holds.expire(attempt.hold, detail=detail)
 
     async def _close_failed(self, attempt: _Attempt, error: BaseException) -> None:
         """Close the hold of a call that raised or was cancelled, if it is not closed yet."""

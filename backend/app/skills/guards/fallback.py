@@ -62,7 +62,7 @@ class FallbackAdapter(Guard):
         deadline = Deadline(config, context, clock=self._clock)
         passed_over: list[LLMError] = []
         for adapter in self._adapters:
-            own_config, own_context = self._for(adapter, deadline, config, context)
+            own_config, own_context = self._for(adapter, deadline, config, context, passed_over)
             try:
                 response = await adapter.invoke(prompt, own_config, context=own_context)
             except LLMError as error:
@@ -83,7 +83,7 @@ class FallbackAdapter(Guard):
         passed_over: list[LLMError] = []
         delivered = False
         for adapter in self._adapters:
-            own_config, own_context = self._for(adapter, deadline, config, context)
+            own_config, own_context = self._for(adapter, deadline, config, context, passed_over)
             try:
                 async with closing_stream(adapter.stream(prompt, own_config, context=own_context)) as events:
                     async for event in events:
@@ -100,12 +100,23 @@ class FallbackAdapter(Guard):
                 passed_over.append(error)
 
     def _for(
-        self, adapter: LLMAdapter, deadline: Deadline, config: LLMConfig, context: CallContext
+        self,
+        adapter: LLMAdapter,
+        deadline: Deadline,
+        config: LLMConfig,
+        context: CallContext,
+        passed_over: Sequence[LLMError],
     ) -> tuple[LLMConfig, CallContext]:
+        if (keep := context.keep) is not None and passed_over:
+            # What is recorded says so too. The list is complete by then: only an error before the answer adds to it.
+            context = replace(
+                context, keep=lambda response: keep(self._answered(response, adapter, config, passed_over))
+            )
+        own = config
         if adapter is not self.inner:
             same_provider = adapter.adapter_id == self.adapter_id
-            config = replace(config, model=None, extra=config.extra if same_provider else {})
-        return deadline.narrow(config, context, adapter_id=adapter.adapter_id)
+            own = replace(config, model=None, extra=config.extra if same_provider else {})
+        return deadline.narrow(own, context, adapter_id=adapter.adapter_id)
 
     def _moves_on(self, error: LLMError, adapter: LLMAdapter, deadline: Deadline) -> bool:
         """Whether the next adapter is to be asked: there is one, the error allows it, and time is left."""
@@ -115,7 +126,7 @@ class FallbackAdapter(Guard):
     def _answered(
         self, response: LLMResponse, adapter: LLMAdapter, config: LLMConfig, passed_over: Sequence[LLMError]
     ) -> LLMResponse:
-        if not passed_over:
+        if not passed_over or response.fallback_from:
             return response
         dropped = () if adapter.adapter_id == self.adapter_id else tuple(config.extra)
         return replace(

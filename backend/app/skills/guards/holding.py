@@ -109,6 +109,17 @@ class HoldKeeper:
             "charged as uncertain",
         )
 
+    async def make_good(self, hold_id: str, amount: Microcents, *, tenant_id: str) -> None:
+        """Settle what a call that ended long ago may have left open; what was closed otherwise meanwhile stays so."""
+        try:
+            await to_the_end(self._budget.settle(hold_id, amount, tenant_id=tenant_id))
+        except (HoldConflictError, UnknownHoldError):
+            return  # corrected by a person, or folded: both are final
+        except StoreError as error:
+            _log.warning(
+                "the hold %r of a recorded call could not be settled: %s; a repeat tries again", hold_id, error
+            )
+
     async def _close(self, hold: Hold, verb: Callable[[], Awaitable[Hold]], what: str) -> None:
         """Close the hold, cancelled or not. What cannot be delivered is logged: the end of the lease charges it."""
         await to_the_end(self._deliver(hold, verb, what))

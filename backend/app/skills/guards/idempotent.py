@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Final
 
 from app.errors import IdempotencyError, IdempotencyLeaseLostError, InvalidInputError, LLMError, StoreError
+from app.skills.guards.holding import HoldKeeper
 from app.skills.guards.recording import decode_response, encode_response, fingerprint
 from app.skills.guards.wrapper import (
     Clock,
@@ -35,6 +36,7 @@ from app.skills.llm_invoke_v2 import (
     StreamEvent,
     TextDelta,
 )
+from app.stores.budget.contract import BudgetStore
 from app.stores.holder import Holder
 from app.stores.idempotency.contract import DEFAULT_LEASE, DEFAULT_TTL, Completed, IdempotencyStore, InProgress, Started
 
@@ -57,6 +59,14 @@ class _Claim:
     token: int
     config: LLMConfig
     context: CallContext
+    recording: _Recording
+
+
+@dataclass(slots=True)
+class _Recording:
+    """Whether a claim's response is on record; its owner is the task that makes the call."""
+
+    done: bool = False
 
 
 class IdempotentAdapter(Guard):
@@ -68,6 +78,8 @@ class IdempotentAdapter(Guard):
       sent and nothing is charged. A replayed stream is one piece of text, and its end.
     - Repeats that come while the call is being made wait for it, up to their own deadline.
     - The same key with another request is ``IdempotencyConflictError``; what is asked for counts, not how long to wait.
+    - A budget guard inside has the response recorded before it settles. What a crash in between left open, a repeat
+      settles by the recorded cost.
     - A call that failed or was cancelled records nothing: the key is free, and the next repeat makes the call.
     - If the store does not answer, the call is not made.
     - The key stays owned while the call runs. Whoever lost it (a process that stood still for longer than the lease)
@@ -79,6 +91,7 @@ class IdempotentAdapter(Guard):
     Args:
         inner: makes the call; its holds carry the key's fencing token.
         store: remembers results.
+        budget: settles, at a repeat, a hold that the recorded call left open; None where no budget is kept.
         lease: how long a key stays owned without a sign of life.
         ttl: how long a response is kept.
         patience: how long the recording is tried.
@@ -90,6 +103,7 @@ class IdempotentAdapter(Guard):
         inner: LLMAdapter,
         *,
         store: IdempotencyStore,
+        budget: BudgetStore | None = None,
         lease: timedelta = DEFAULT_LEASE,
         ttl: timedelta = DEFAULT_TTL,
         patience: Patience | None = None,
@@ -102,6 +116,7 @@ class IdempotentAdapter(Guard):
         self._lease = lease
         self._ttl = ttl
         self._patience = patience or Patience()
+        self._holds = None if budget is None else HoldKeeper(budget, self._patience)
         self._clock = clock
         self._sleep = sleep
         self._random_share = random_share
@@ -126,12 +141,13 @@ class IdempotentAdapter(Guard):
         alive = asyncio.ensure_future(self._stay_alive(claim))
         try:
             response = await self.inner.invoke(prompt, claim.config, context=claim.context)
+            return response if claim.recording.done else await to_the_end(self._record(claim, response))
         except BaseException:
-            await to_the_end(self._abandon(claim))
+            if not claim.recording.done:
+                await to_the_end(self._abandon(claim))
             raise
         finally:
             alive.cancel()
-        return await to_the_end(self._record(claim, response))
 
     async def stream(
         self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
@@ -154,13 +170,15 @@ class IdempotentAdapter(Guard):
             async with closing_stream(self.inner.stream(prompt, claim.config, context=claim.context)) as events:
                 async for event in events:
                     if isinstance(event, StreamEnd):
-                        response = await to_the_end(self._record(claim, event.response))
+                        response = event.response
+                        if not claim.recording.done:
+                            response = await to_the_end(self._record(claim, response))
                         break
                     yield event
                 else:
                     raise ended_early(self.adapter_id, model=claim.config.model)
         except BaseException:
-            if response is None:
+            if not claim.recording.done:
                 await to_the_end(self._abandon(claim))
             raise
         finally:
@@ -178,7 +196,10 @@ class IdempotentAdapter(Guard):
         while True:
             begun = await self._begin(key, wanted, context.tenant_id)
             if isinstance(begun, Completed):
-                return replace(decode_response(begun.result), replayed=True, metered=True)
+                response = replace(decode_response(begun.result), replayed=True, metered=True)
+                if self._holds is not None and response.hold_id is not None and response.cost is not None:
+                    await self._holds.make_good(response.hold_id, response.cost, tenant_id=context.tenant_id)
+                return response
             if isinstance(begun, Started):
                 break
             if deadline.remaining_s() <= 0:
@@ -191,13 +212,16 @@ class IdempotentAdapter(Guard):
         except LLMError:
             await to_the_end(self._give_up(key, begun.token, context.tenant_id))
             raise
-        return _Claim(
+        claim = _Claim(
             key=key,
             tenant_id=context.tenant_id,
             token=begun.token,
             config=config,
             context=replace(context, fence=begun.token),
+            recording=_Recording(),
         )
+        keep = replace(claim.context, keep=lambda response: to_the_end(self._record(claim, response)))
+        return replace(claim, context=keep)
 
     async def _begin(self, key: str, wanted: str, tenant_id: str) -> Started | InProgress | Completed:
         beginning = asyncio.ensure_future(
@@ -220,13 +244,13 @@ class IdempotentAdapter(Guard):
                 lambda: self._store.complete(claim.key, claim.token, result, ttl=self._ttl, tenant_id=claim.tenant_id),
                 self._patience,
             )
-        except IdempotencyLeaseLostError:
-            raise
         except (StoreError, InvalidInputError) as error:
             _log.error("the response for the idempotency key %r could not be recorded: %s", claim.key, error)
             await self._give_up(claim.key, claim.token, claim.tenant_id)
+            claim.recording.done = True  # as far as it can be: the key is free, and the response is handed on
             warning = f"not recorded under its idempotency key, so a repeat makes the call again: {error}"
             return replace(response, warnings=(*response.warnings, warning))
+        claim.recording.done = True
         return response
 
     async def _abandon(self, claim: _Claim) -> None:

@@ -185,6 +185,17 @@ async def test_a_stream_is_not_made_again_after_its_first_event() -> None:
     assert inner.open_streams == 0
 
 
+async def test_a_reader_who_leaves_closes_what_is_inside() -> None:
+    """A stream that is closed early closes the provider's at once, not when it is collected."""
+    inner = ScriptedAdapter()
+    stream = retrying(FakeTime(), inner).stream("hi")
+    await anext(stream)
+
+    await stream.aclose()  # type: ignore[attr-defined]  # an async generator, as every adapter's stream
+
+    assert inner.open_streams == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"max_attempts": 0}, {"first_backoff_s": 0.0}, {"first_backoff_s": 9.0}, {"jitter": -0.1}, {"jitter": 1.1}],
