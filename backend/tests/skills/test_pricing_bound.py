@@ -105,7 +105,9 @@ def usages(draw: st.DrawFn, *, most_input: int, most_output: int, tiers: tuple[s
     """Give any usage within the numbers of tokens, cached and tiered in any way; half of them as large as can be."""
     tier = draw(st.sampled_from(tiers))
     if draw(st.booleans()):
-        all_of_it = dict[str, Any].fromkeys(draw(st.sampled_from([(), *((name,) for name in CACHES)])), most_input)
+        all_of_it: dict[str, Any] = dict.fromkeys(
+            draw(st.sampled_from([(), *((name,) for name in CACHES)])), most_input
+        )
         return LLMUsage(input_tokens=most_input, output_tokens=most_output, service_tier=tier, **all_of_it)
     total = draw(st.integers(0, most_input))
     cuts = sorted(draw(st.lists(st.integers(0, total), min_size=3, max_size=3)))
