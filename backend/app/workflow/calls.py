@@ -7,33 +7,47 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import cast
+from typing import Final, cast
 
 from app.money import Microcents
 from app.skills.guards.recording import decode_response, encode_response, fingerprint
 from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse, Prompt
+from app.stores.budget.contract import BudgetStore, HoldState
 from app.stores.checkpoint.codec import JsonValue, canonical_json, parse_json
 
 __all__ = ["StepCalls", "read_response", "recorded_cost", "request_fingerprint", "response_json"]
 
+_PAGE: Final = 100
+
 
 class StepCalls:
-    """Makes the calls of one step, and sums up what they cost over all of its attempts.
+    """Makes the calls of one step, and sums up what the step was billed, over all of its attempts and processes.
 
     Args:
         adapter: returns the guarded adapter.
-        context: the step: its key, and on whose behalf it calls. The key of a call is derived from it.
+        budget: where its holds are; None where there is no budget.
+        context: the step: its key, and on whose behalf it calls. The key of each call begins with the step's.
         time_left: how long the run may still take, None without a deadline.
+        resumed: whether an earlier process may have called for this step.
     """
 
     def __init__(
-        self, adapter: Callable[[], LLMAdapter], *, context: CallContext, time_left: Callable[[], timedelta | None]
+        self,
+        adapter: Callable[[], LLMAdapter],
+        *,
+        budget: BudgetStore | None,
+        context: CallContext,
+        time_left: Callable[[], timedelta | None],
+        resumed: bool,
     ) -> None:
         self._adapter = adapter
+        self._budget = budget
         self._context = context
         self._time_left = time_left
         self._asked: Counter[str] = Counter()
         self._responses: dict[str, LLMResponse] = {}
+        self._called = False
+        self._was_billed_before = resumed
 
     def begin_attempt(self) -> None:
         """Count equal calls from one again, so that each finds what an earlier attempt recorded for it."""
@@ -45,47 +59,73 @@ class StepCalls:
         """Make one of the calls of a step's function; its key comes from the step's, the request and ``name``."""
         request = hashlib.sha256(f"{name}\n{fingerprint(prompt, config)}".encode()).hexdigest()[:16]
         self._asked[request] += 1
-        key = f"{self._context.idempotency_key}/{request}-{self._asked[request]}"
-        return await self.invoke_as(key, prompt, config, scopes=scopes)
+        return await self._call(f"{self._key}/{request}-{self._asked[request]}", prompt, config, scopes=scopes)
 
-    async def invoke_as(
-        self, key: str, prompt: Prompt, config: LLMConfig | None, *, scopes: tuple[str, ...]
-    ) -> LLMResponse:
-        """Make a call under a given key."""
-        context = CallContext(
-            tenant_id=self._context.tenant_id,
-            run_id=self._context.run_id,
-            step_id=self._context.step_id,
-            idempotency_key=key,
-            scopes=scopes,
-            deadline=self._time_left(),
-        )
-        response = await self._adapter().invoke(prompt, config, context=context)
-        self._responses[key] = response
-        return response
+    async def invoke_once(self, prompt: Prompt, config: LLMConfig | None, *, scopes: tuple[str, ...]) -> LLMResponse:
+        """Make the one call of a step that is a call; its key is the step's."""
+        return await self._call(self._key, prompt, config, scopes=scopes)
 
-    @property
-    def cost(self) -> Microcents | None:
-        """What the calls cost so far: 0 without any, None where the cost of one is unknown."""
-        costs = [response.cost for response in self._responses.values()]
-        return None if None in costs else sum(cost for cost in costs if cost is not None)
+    async def meta(self) -> dict[str, JsonValue]:
+        """Return what is noted beside the step's output, nothing where it made no call.
 
-    def meta(self) -> dict[str, JsonValue]:
-        """Return what is noted beside the step's output.
-
-        ``calls``, ``cost`` (microcents), ``input_tokens``, ``output_tokens`` (null: unknown) and ``models``; nothing
-        where the step made no call.
+        ``calls``, ``input_tokens``, ``output_tokens`` and ``models`` of the responses that it got; ``cost``, what it
+        was billed in microcents; and ``lost_cost``, the part of that for answers which a crash or a failure lost, where
+        there is one. None is unknown.
         """
-        responses = self._responses.values()
-        if not responses:
+        if not self._called:
             return {}
+        responses = list(self._responses.values())
+        lost = await self._lost_cost() if self._was_billed_before else 0
+        cost = _sum_known([response.cost for response in responses])
         return {
             "calls": len(responses),
-            "cost": self.cost,
+            "cost": None if cost is None else cost + lost,
             "input_tokens": _sum_known([response.input_tokens for response in responses]),
             "output_tokens": _sum_known([response.output_tokens for response in responses]),
             "models": cast("JsonValue", sorted({response.model for response in responses})),
+            **({"lost_cost": lost} if lost else {}),
         }
+
+    @property
+    def _key(self) -> str:
+        assert self._context.idempotency_key is not None, "a step always has a key"
+        return self._context.idempotency_key
+
+    async def _call(
+        self, key: str, prompt: Prompt, config: LLMConfig | None, *, scopes: tuple[str, ...]
+    ) -> LLMResponse:
+        context = replace(self._context, idempotency_key=key, scopes=scopes, deadline=self._time_left())
+        self._called = True
+        try:
+            response = await self._adapter().invoke(prompt, config, context=context)
+        except BaseException:
+            self._was_billed_before = True
+            raise
+        first_hold = response.hold_id is not None and response.hold_id.endswith("/1")
+        if response.fallback_from or not first_hold:
+            self._was_billed_before = True
+        self._responses[key] = response
+        return response
+
+    async def _lost_cost(self) -> Microcents:
+        """Return what was billed for this step beside the responses that it has now.
+
+        A crash between a bill and the record of its answer, or a failure after the answer was generated, leaves a
+        settled hold without a response. All holds of a step begin with its key, so they lie together.
+        """
+        if self._budget is None:
+            return 0
+        paid = {response.hold_id for response in self._responses.values()}
+        lost, after, more = 0, f"{self._key}/", True
+        while more:
+            page = await self._budget.holds(
+                scope=f"run:{self._context.run_id}", after=after, limit=_PAGE, tenant_id=self._context.tenant_id
+            )
+            own = [hold for hold in page if hold.hold_id.startswith(f"{self._key}/")]
+            lost += sum(hold.charged for hold in own if hold.state is HoldState.SETTLED and hold.hold_id not in paid)
+            more = len(own) == _PAGE
+            after = page[-1].hold_id if page else after
+        return lost
 
 
 def recorded_cost(meta: Mapping[str, JsonValue]) -> Microcents | None:

@@ -344,6 +344,8 @@ class Runner:
                 stop=stop,
                 listener=self._listener,
                 adapter=self._guarded_adapter,
+                budget=self._budget,
+                resumed=given is None,
                 time_left=lambda: limits.time_left(self._clock()),
                 sleep=self._sleep,
                 random=self._random,

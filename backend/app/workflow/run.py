@@ -35,6 +35,7 @@ from app.workflow.values import fingerprint, restore, to_json
 
 if TYPE_CHECKING:
     from app.money import Microcents
+    from app.stores.budget.contract import BudgetStore
     from app.workflow.listener import RunListener
     from app.workflow.writer import RunWriter, Sleep
 
@@ -81,6 +82,7 @@ class RunParts:
 
     Attributes:
         records: recorded steps that were not asked for yet; each is let go when it is.
+        resumed: whether the run was begun by an earlier process, or claim.
         time_left: until the deadline; None without one.
         random: a number from 0 to 1, for jitter.
     """
@@ -92,6 +94,8 @@ class RunParts:
     stop: Stop
     listener: RunListener
     adapter: Callable[[], LLMAdapter]
+    budget: BudgetStore | None
+    resumed: bool
     time_left: Callable[[], timedelta | None]
     sleep: Sleep
     random: Callable[[], float]
@@ -239,7 +243,7 @@ class Run:
         """
 
         async def call(context: StepContext) -> LLMResponse:
-            return await context.calls.invoke_as(context.key, prompt, config, scopes=scopes)
+            return await context.calls.invoke_once(prompt, config, scopes=scopes)
 
         function = StepFunction(function=call, name="llm", returns=None, context_parameter="context")
         limit = _duration(timeout)
@@ -336,14 +340,16 @@ class Run:
             try:
                 output = work.to_record(await work.attempt(self._context(step_id, work, calls, attempt)))
                 value = work.from_record(output)
+                spent = await calls.meta()
                 break
             except Exception as error:  # noqa: BLE001 - judged below, and raised with its cause
                 await self._after_failure(step_id, work.policy, error, attempt=attempt)
         elapsed_ms = round((asyncio.get_running_loop().time() - started) * 1000)
-        meta: dict[str, JsonValue] = {"attempts": attempt, "ms": elapsed_ms, **calls.meta()}
+        meta: dict[str, JsonValue] = {"attempts": attempt, "ms": elapsed_ms, **spent}
         await self._record(step_id, output, work, meta=meta)
-        self.tally.add(calls.cost, replayed=False)
-        self._tell(self._parts.listener.step_recorded, step_id=step_id, attempts=attempt, cost=calls.cost)
+        cost = recorded_cost(meta)
+        self.tally.add(cost, replayed=False)
+        self._tell(self._parts.listener.step_recorded, step_id=step_id, attempts=attempt, cost=cost)
         return value
 
     async def _after_failure(self, step_id: str, policy: RetryPolicy, error: Exception, *, attempt: int) -> None:
@@ -393,6 +399,8 @@ class Run:
                 idempotency_key=self._key(step_id, work.fingerprint),
             ),
             time_left=self._parts.time_left,
+            budget=self._parts.budget,
+            resumed=self._parts.resumed,
         )
 
     def _context(self, step_id: str, work: _Work[T], calls: StepCalls, attempt: int) -> StepContext:

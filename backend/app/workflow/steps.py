@@ -21,7 +21,7 @@ __all__ = ["StepContext", "StepFunction", "attempt_once", "stable_key"]
 
 T = TypeVar("T")
 
-_READABLE = 48
+_READABLE_BYTES = 80
 
 
 def stable_key(*, tenant_id: str, run_id: str, step_id: str, fingerprint: str) -> str:
@@ -33,7 +33,8 @@ def stable_key(*, tenant_id: str, run_id: str, step_id: str, fingerprint: str) -
     digest = hashlib.sha256()
     for part in (tenant_id, run_id, step_id, fingerprint):
         digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
-    return f"{run_id[:_READABLE]}/{step_id[:_READABLE]}/{digest.hexdigest()[:24]}"
+    readable = [part.encode()[:_READABLE_BYTES].decode(errors="ignore") for part in (run_id, step_id)]
+    return "/".join([*readable, digest.hexdigest()[:24]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
