@@ -200,10 +200,14 @@ def _language_model(session: Session) -> Finding:
     ending = end_of_life_warning(choice.adapter_id, choice.default_model, today=datetime.now(UTC).date())
     url = _address(settings, choice.adapter_id)
     problem = session.execute(lambda: _unreachable(url))
-    if problem is None and ending is not None:
-        return Finding(part=part, state="note", in_force=in_force, why=ending, remedy="choose another default model")
     if problem is None:
-        return Finding(part=part, state="ok", in_force=in_force, why=f"{choice.reason}; its host answers")
+        return Finding(
+            part=part,
+            state="ok" if ending is None else "note",
+            in_force=in_force,
+            why=f"{choice.reason}; its host answers",
+            remedy=ending,
+        )
     return Finding(
         part=part,
         state="problem",

@@ -38,8 +38,8 @@ def nova(loaded: None, monkeypatch: pytest.MonkeyPatch) -> Nova:
 
     monkeypatch.setenv("LLM_ADAPTER", "stub")
 
-    def call(*arguments: str, stdin: str | None = None) -> Result:
-        result = CliRunner().invoke(app, list(arguments), input=stdin, prog_name="nova")
+    def call(*arguments: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Result:
+        result = CliRunner().invoke(app, list(arguments), input=stdin, env=env, prog_name="nova")
         return Result(result.exit_code, result.stdout, result.stderr)
 
     return call
@@ -65,18 +65,6 @@ def start() -> Iterator[Start]:
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-@pytest.fixture
-def child(start: Start) -> Nova:
-    """Run a command as a process to its end."""
-
-    def call(*arguments: str, **options: Any) -> Result:
-        process = start(*arguments, **options)
-        out, err = process.communicate(timeout=60)
-        return Result(process.returncode, (out or b"").decode(), (err or b"").decode())
-
-    return call
 
 
 @pytest.fixture

@@ -17,15 +17,16 @@ class Provider:
     Attributes:
         calls: how many requests came.
         arrived: released once per request.
-        gate: answers are sent while it is set.
+        status: of the answers; an error for anything but 200.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.calls = 0
         self.arrived = threading.Semaphore(0)
-        self.gate = threading.Event()
-        self.gate.set()
+        self.status = 200
+        self._held_from: int | None = None
+        self._let_go = threading.Event()
         self._lock = threading.Lock()
 
     @property
@@ -34,12 +35,13 @@ class Provider:
         return {"LLM_ADAPTER": "openai", "OPENAI_BASE_URL": self.url}
 
     def answer(self, request: bytes) -> bytes:
-        """Count a request, wait for the gate, and answer with the request's last words."""
+        """Count a request, wait if it is held, and answer with the request's last words."""
         with self._lock:
             self.calls += 1
             number = self.calls
         self.arrived.release()
-        self.gate.wait(timeout=60)
+        if self._held_from is not None and number >= self._held_from:
+            self._let_go.wait(timeout=60)
         prompt = json.loads(request)["messages"][-1]["content"]
         return json.dumps(
             {
@@ -58,6 +60,14 @@ class Provider:
             }
         ).encode()
 
+    def hold(self, *, from_call: int) -> None:
+        """Answer no request from this one on (the first is 1), until ``let_go``; call it before the first."""
+        self._held_from = from_call
+
+    def let_go(self) -> None:
+        """Answer the requests that are held, and all later ones."""
+        self._let_go.set()
+
     def wait_for_call(self) -> None:
         """Return when another request has come."""
         assert self.arrived.acquire(timeout=30), "no request came"
@@ -72,7 +82,7 @@ def provider() -> Iterator[Provider]:
             body = self.rfile.read(int(self.headers["content-length"]))
             answer = served.answer(body)
             try:
-                self.send_response(200)
+                self.send_response(served.status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()
@@ -91,7 +101,7 @@ def provider() -> Iterator[Provider]:
     try:
         yield served
     finally:
-        served.gate.set()
+        served.let_go()
         server.shutdown()
         server.server_close()
         thread.join()

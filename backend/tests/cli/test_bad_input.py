@@ -22,7 +22,7 @@ steps:
     prompt: "Take notes on {{ document.name }}: {{ document.text }}"
 """
 
-Break = Callable[[Path], None]
+Break = Callable[[Path], object]
 
 
 def _fifty_megabytes(folder: Path) -> None:
@@ -37,8 +37,8 @@ def _no_documents(folder: Path) -> None:
 
 BAD_DOCUMENTS: dict[str, tuple[Break, str]] = {
     "unreadable": (lambda folder: (folder / "gone.txt").symlink_to(folder / "nowhere"), "gone.txt"),
-    "binary": (lambda folder: (folder / "image.txt").write_bytes(b"\x89PNG\r\n\x00\x01") and None, "image.txt"),
-    "not UTF-8": (lambda folder: (folder / "old.txt").write_bytes("café".encode("latin-1")) and None, "old.txt"),
+    "binary": (lambda folder: (folder / "image.txt").write_bytes(b"\x89PNG\r\n\x00\x01"), "image.txt"),
+    "not UTF-8": (lambda folder: (folder / "old.txt").write_bytes("café".encode("latin-1")), "old.txt"),
     "empty": (lambda folder: (folder / "empty.txt").touch(), "empty.txt"),
     "50 MB": (_fifty_megabytes, "large.txt"),
     "empty folder": (_no_documents, "documents"),

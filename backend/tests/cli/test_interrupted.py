@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .harness import Nova, Start
+from app.settings import load_settings
+
+from .harness import Nova, Start, held_by
 from .provider import Provider, provider
 
 FLOW = """\
@@ -78,31 +80,29 @@ def assert_consistent(nova: Nova) -> None:
     assert spent["spent"] == costs + spent["uncertain"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
 def test_one_signal_lets_the_call_under_way_finish_and_be_recorded(
-    nova: Nova, start: Start, tour: tuple[str, ...], served: Provider, number: signal.Signals, code: int
+    nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
 ) -> None:
     """No further call is made, the one that was paid is on record, and resuming makes only those that are missing."""
-    served.gate.clear()
+    served.hold(from_call=1)
     process = start(*tour, env=served.environment)
     served.wait_for_call()
 
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     said = b""
     while b"stopping" not in said:
         said += process.stderr.readline()
-    served.gate.set()
+    served.let_go()
     left, out, err = end(process)
 
-    assert (left, out, served.calls) == (code, "", 1)
+    assert (left, out, served.calls) == (130, "", 1)
     assert "nova resume tour" in err
     assert "Traceback" not in said.decode() + err
     assert list(recorded(nova)) == ["notes/0"]
     assert money(nova)["uncertain"] == 0
     assert_consistent(nova)
-    resumed = start("resume", "tour", "--json", env=served.environment)
-    assert end(resumed)[0] == 0
+    nova("resume", "tour", env=served.environment).check()
     assert served.calls == 4
     assert_consistent(nova)
 
@@ -111,11 +111,10 @@ def test_a_second_signal_cuts_the_call_under_way_and_charges_it_as_uncertain(
     nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
 ) -> None:
     """The process ends while the provider is silent; what was recorded stands and the cut call counts in full."""
+    served.hold(from_call=2)
     process = start(*tour, env=served.environment)
     served.wait_for_call()
-    served.gate.clear()
-    while not served.arrived.acquire(timeout=0.01):
-        pass
+    served.wait_for_call()
 
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -130,11 +129,11 @@ def test_a_second_signal_cuts_the_call_under_way_and_charges_it_as_uncertain(
     assert "nova resume tour" in err
     assert "Traceback" not in err
     before = recorded(nova)
-    assert len(before) in {1, 2, 3}
+    assert list(before) == ["notes/0"]
     assert money(nova)["uncertain"] > 0
     assert_consistent(nova)
-    served.gate.set()
-    assert end(start("resume", "tour", env=served.environment))[0] == 0
+    served.let_go()
+    nova("resume", "tour", env=served.environment).check()
     after = recorded(nova)
     assert {step_id: after[step_id] for step_id in before} == before
     assert_consistent(nova)
@@ -144,20 +143,18 @@ def test_a_killed_run_goes_on_without_a_recorded_step_running_again(
     nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
 ) -> None:
     """After a SIGKILL in the second call, five calls are made in all: one was cut, and is charged as uncertain."""
+    served.hold(from_call=2)
     process = start(*tour, "--budget", "$1", env=served.environment)
     served.wait_for_call()
-    served.gate.clear()
     served.wait_for_call()
     process.kill()
     process.wait()
-    served.gate.set()
+    served.let_go()
     before = recorded(nova)
 
-    resumed = start("resume", "tour", "--json", env=served.environment)
-    code, _, err = end(resumed)
+    nova("resume", "tour", env=served.environment).check()
 
     after = recorded(nova)
-    assert code == 0, err
     assert list(before) == ["notes/0"]
     assert after["notes/0"] == before["notes/0"]
     assert list(after) == ["notes/0", "notes/1", "notes/2", "brief"]
@@ -168,30 +165,31 @@ def test_of_two_processes_one_works_and_the_other_is_told_who_does(
     nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
 ) -> None:
     """The second is refused at once, with the first one's process id, and nothing is recorded twice."""
-    served.gate.clear()
+    served.hold(from_call=1)
     first = start(*tour, env=served.environment)
     served.wait_for_call()
 
-    code, out, err = end(start("resume", "tour", env=served.environment))
-    served.gate.set()
+    refused = nova("resume", "tour", env=served.environment)
+    served.let_go()
 
-    assert (code, out) == (13, "")
-    assert f"process {first.pid} " in err
-    assert "nova resume tour --steal" in err
+    assert (refused.code, refused.out) == (13, "")
+    assert f"process {first.pid} " in refused.err
+    assert "nova resume tour --steal" in refused.err
     assert end(first)[0] == 0
     assert served.calls == 4
     assert_consistent(nova)
 
 
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(
-    nova: Nova, start: Start, tour: tuple[str, ...], documents: Path, child: Nova
+    nova: Nova, tour: tuple[str, ...], documents: Path
 ) -> None:
     """One message and an exit code of its own; each recorded step is the same afterwards, and the run completes."""
-    for number in range(60):
-        (documents / f"more-{number:02}.txt").write_bytes(os.urandom(1500).hex().encode())
-    child("db", "migrate").check()
+    for number in range(20):
+        (documents / f"more-{number:02}.txt").write_bytes(os.urandom(4000).hex().encode())
+    nova("db", "migrate").check()
+    limit = load_settings().database_file.stat().st_size + 150_000
     limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000));"
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
         " from app.cli import main; main(sys.argv[1:])"
     )
     process = subprocess.Popen(
@@ -207,15 +205,15 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(
     assert err.count("error: ") == 1
     assert "nova resume tour" in err
     assert "Traceback" not in err
-    assert 0 < len(before) < 63
-    resumed = child("resume", "tour", "--json").check().json
+    assert 0 < len(before) < 23
+    resumed = nova("resume", "tour", "--json").check().json
     after = recorded(nova)
     assert resumed["status"] == "completed"
     assert {step_id: after[step_id] for step_id in before} == before
     nova("budget", "audit").check()
 
 
-@pytest.mark.parametrize("arguments", [("runs", "list"), ("runs", "list", "--json"), ("doctor",), ("version",)])
+@pytest.mark.parametrize("arguments", [("runs", "list"), ("version", "--json")])
 def test_a_closed_pipe_ends_a_command_quietly(start: Start, arguments: tuple[str, ...]) -> None:
     """Nobody reads: nothing is said, and the exit code is that of a closed pipe."""
     reader, writer = os.pipe()
@@ -257,7 +255,7 @@ def test_output_that_cannot_be_written_is_told(start: Start) -> None:
 
 def test_an_interrupted_question_is_charged_as_uncertain(nova: Nova, start: Start, served: Provider) -> None:
     """Ctrl-C while the provider is silent ends the command at once; the call counts, and the remedy shows it."""
-    served.gate.clear()
+    served.hold(from_call=1)
     process = start("ask", "How do ants find their way?", "--max-tokens", "50", env=served.environment)
     served.wait_for_call()
 
@@ -274,10 +272,8 @@ def test_an_interrupted_question_is_charged_as_uncertain(nova: Nova, start: Star
 
 def test_interrupting_a_wait_for_a_lease_changes_nothing(nova: Nova, start: Start, tour: tuple[str, ...]) -> None:
     """Ctrl-C during the countdown leaves the run to its holder."""
-    from .test_running import _held_by  # the same foreign holder
-
     nova(*tour, "--budget", "$0.00000001")
-    _held_by("mars", lease=__import__("datetime").timedelta(hours=1))
+    held_by("mars", lease=timedelta(hours=1))
     process = start("resume", "tour")
     assert process.stderr is not None
     said = process.stderr.readline()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from app.money import parse_usd
-from app.settings import load_settings
-from app.stores.checkpoint.sqlite import SqliteCheckpointStore
-from app.stores.holder import Holder
 
-from .harness import Nova
+from .harness import Nova, held_by
 
 FLOW = """\
 name: brief
@@ -148,23 +144,11 @@ def test_resume_all_without_anything_to_do_says_so(nova: Nova) -> None:
     assert "no run" in nova("resume", "--all").check().out
 
 
-def _held_by(host: str, *, lease: timedelta) -> None:
-    """Let a process of another host take the lease of the run."""
-
-    async def take() -> None:
-        store = SqliteCheckpointStore(load_settings().database_file)
-        holder = Holder(host=host, boot_id="b", pid=7, started="1")
-        await store.claim("tour", holder=holder, lease=lease)
-        await store.close()
-
-    asyncio.run(take())
-
-
 def test_a_lease_held_elsewhere_is_waited_for(nova: Nova, tour: tuple[str, ...]) -> None:
     """The holder is named with the seconds that are left; when its lease has ended the run goes on."""
     nova(*tour, "--budget", "$0.00000001")
     nova("budget", "set", "run:tour", "$1").check()
-    _held_by("mars", lease=timedelta(seconds=1))
+    held_by("mars", lease=timedelta(seconds=1))
 
     resumed = nova("resume", "tour", "--json").check()
 
@@ -176,7 +160,7 @@ def test_a_lease_held_elsewhere_can_be_taken_over(nova: Nova, tour: tuple[str, .
     """--steal does not wait."""
     nova(*tour, "--budget", "$0.00000001")
     nova("budget", "set", "run:tour", "$1").check()
-    _held_by("mars", lease=timedelta(hours=1))
+    held_by("mars", lease=timedelta(hours=1))
 
     resumed = nova("resume", "tour", "--steal", "--json").check()
 

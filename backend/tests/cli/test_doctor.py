@@ -1,0 +1,110 @@
+"""``nova doctor``: what is in force is what the commands and the library really use."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import Nova
+from .provider import provider
+
+
+def parts(document: Any) -> dict[str, Any]:
+    """Return the findings by the name of their part."""
+    return {part["part"]: part for part in document["parts"]}
+
+
+def test_with_nothing_set_it_shows_sqlite_for_the_commands_and_memory_for_the_library(nova: Nova) -> None:
+    """Both are named with what to set, the stub stands in for a model, and nothing is a problem."""
+    examined = nova("doctor", "--json", env={"LLM_ADAPTER": ""}).check().json
+    table = nova("doctor").check().out
+
+    found = parts(examined)
+    for kind in ("budget", "checkpoint", "idempotency"):
+        part = found[f"{kind} store"]
+        assert (part["in_force"], part["library"], part["state"]) == ("sqlite", "memory", "ok")
+        assert f"{kind.upper()}_STORE=sqlite" in part["remedy"]
+    assert found["language model"]["in_force"] == "stub, stub-1"
+    assert found["language model"]["state"] == "note"
+    assert "ANTHROPIC_API_KEY" in found["language model"]["remedy"]
+    assert examined["ok"] is True
+    assert "sqlite (library: memory)" in " ".join(table.split())
+
+
+def test_it_makes_no_file(nova: Nova, tmp_path: Path) -> None:
+    """Looking changes nothing: the data directory is not even made."""
+    nova("--data-dir", str(tmp_path / "new"), "doctor").check()
+
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_store_that_exists_is_asked(nova: Nova) -> None:
+    """After the first run each store answers."""
+    nova("runs", "list").check()
+
+    found = parts(nova("doctor", "--json").check().json)
+
+    assert all("it answers" in found[f"{kind} store"]["why"] for kind in ("budget", "checkpoint", "idempotency"))
+
+
+def test_a_damaged_file_is_a_problem_with_its_exit_code(nova: Nova, tmp_path: Path) -> None:
+    """The other parts are looked at all the same."""
+    (tmp_path / "nova.db").write_text("not a database\n" * 100)
+
+    examined = nova("--data-dir", str(tmp_path), "doctor", "--json")
+
+    found = parts(examined.json)
+    assert examined.code == 31
+    assert found["budget store"]["state"] == found["checkpoint store"]["state"] == "problem"
+    assert found["prices"]["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("variables", "part"),
+    [
+        ({"BUDGET_STORE": "redis"}, "budget store"),
+        ({"LLM_ADAPTER": "parrot"}, "language model"),
+        ({"NOVA_PRICES_FILE": "/nonexistent.yaml"}, "prices"),
+        ({"NOVA_CUT_STREAM": "maybe"}, "settings"),
+        ({"ENV": "production"}, "budget store"),
+    ],
+    ids=["store", "adapter", "prices", "settings", "production"],
+)
+def test_what_cannot_be_met_is_a_finding_and_not_a_crash(nova: Nova, variables: dict[str, str], part: str) -> None:
+    """The part is a problem, the variable is named, and the exit code is that of a configuration error."""
+    examined = nova("doctor", "--json", env=variables)
+
+    found = parts(examined.json)[part]
+    assert examined.code == 3
+    assert found["state"] == "problem"
+    assert next(iter(variables)) in found["why"] or "production" in found["why"]
+
+
+def test_a_provider_is_reached_or_named_as_unreachable(nova: Nova) -> None:
+    """A connection is tried and nothing is sent; a port without a listener is a problem of the provider."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        missing = nova("doctor", "--json", env={"LLM_ADAPTER": "openai", "OPENAI_BASE_URL": nobody})
+    with provider() as served:
+        reached = nova("doctor", "--json", env=served.environment).check()
+
+    assert missing.code == 40
+    assert "cannot be reached" in parts(missing.json)["language model"]["why"]
+    assert "its host answers" in parts(reached.json)["language model"]["why"]
+    assert served.calls == 0
+
+
+def test_no_secret_is_shown(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and passwords in URLs are in no form of the output."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-hush")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("REDIS_URL", "redis://user:hush@127.0.0.1:9/0")
+
+    table = nova("doctor", env={"LLM_ADAPTER": "claude"})
+    document = nova("doctor", "--json", env={"LLM_ADAPTER": "claude"})
+
+    assert "hush" not in table.out + table.err + document.out + document.err
