@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.errors import LLMError
 from app.skills.adapters.failures import STREAM_CUT, TIMEOUT, Failure
-from app.skills.adapters.metrics import CallMeter
+from app.skills.adapters.metrics import CallMeter, warmed_up
 from app.skills.llm_invoke_v2 import (
     CallContext,
     ContentBlock,
@@ -214,7 +214,7 @@ class BaseAdapter(LLMAdapter):
         return attempt, self._prices or await self._load_prices(model)
 
     async def _load_prices(self, model: str) -> PriceBook:
-        """Read the price book in a thread, down to the first price: its tables are large, and lie on a disk."""
+        """Read the price book in a thread: its tables are large, and lie on a disk."""
 
         def load() -> PriceBook:
             if self._prices_source is None:
@@ -223,8 +223,7 @@ class BaseAdapter(LLMAdapter):
                 book = get_price_book()
             else:
                 book = self._prices_source()
-            book.is_priced(provider=self.adapter_id, model=model)
-            return book
+            return warmed_up(book, provider=self.adapter_id, model=model)
 
         self._prices = await asyncio.to_thread(load)
         return self._prices
@@ -264,7 +263,7 @@ class BaseAdapter(LLMAdapter):
 async def _next(pieces: AsyncGenerator[str | Answer, None], attempt: Attempt) -> str | Answer:
     """Return the next piece before the deadline.
 
-    The deadline is set anew around each step: around a ``yield`` it would cancel the reader instead of the call. A piece
+    The deadline is set anew around each step: around a ``yield`` it would cancel the reader, not the call. A piece
     that is there already brings no await at which it could strike, so it is looked at first.
     """
     if asyncio.get_running_loop().time() >= attempt.deadline:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from app.metrics import LLMMetrics
     from app.skills.pricing import PriceBook
 
-__all__ = ["CallMeter", "Status", "track_llm_response", "track_llm_usage"]
+__all__ = ["CallMeter", "Status", "track_llm_response", "track_llm_usage", "warmed_up"]
 
 Status = Literal["success", "error", "rate_limited", "timeout", "cancelled", "refused"]
 """How an invocation ended, as the metrics say it."""
@@ -129,6 +129,16 @@ def track_llm_response(
     return meter.answered(response)
 
 
+def warmed_up(book: PriceBook, *, provider: str, model: str) -> PriceBook:
+    """Return the book after a first price was looked up and the metrics were built.
+
+    Both read files at their first use; call this in a thread, so that the event loop need not wait for a disk.
+    """
+    _families()
+    book.is_priced(provider=provider, model=model)
+    return book
+
+
 def _count_response(response: LLMResponse, *, provider: str, model: str, prices: PriceBook) -> None:
     families = _families()
     labels = (provider, _model_label(provider, model, prices))
@@ -174,14 +184,12 @@ def _families() -> LLMMetrics:
 
 
 async def _load_price_book(provider: str, model: str) -> PriceBook:
-    """Return the price book of the environment, read in a thread: its files are large and lie on a disk."""
+    """Return the price book of the environment, ready for use."""
     import asyncio
 
     from app.skills.pricing import get_price_book
 
     def load() -> PriceBook:
-        book = get_price_book()
-        book.is_priced(provider=provider, model=model)
-        return book
+        return warmed_up(get_price_book(), provider=provider, model=model)
 
     return await asyncio.to_thread(load)
