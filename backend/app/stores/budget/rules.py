@@ -33,6 +33,7 @@ __all__ = [
     "released",
     "reserved",
     "settled",
+    "taken",
     "usage",
 ]
 
@@ -122,6 +123,22 @@ def check_repeat(hold: Hold, amount: Microcents, scopes: tuple[str, ...]) -> Non
             "a hold id stands for one call: use a new one",
             hold_id=hold.hold_id,
         )
+
+
+def taken(window: WindowUsage, amount: Microcents) -> WindowUsage:
+    """Return a counter as it is shown right after a hold was taken in it."""
+    # dataclasses.replace takes ten times as long, and every grant does this for every counter.
+    return WindowUsage(
+        scope=window.scope,
+        window=window.window,
+        window_id=window.window_id,
+        spent=window.spent,
+        held=window.held + amount,
+        uncertain=window.uncertain,
+        overage=window.overage,
+        limit=window.limit,
+        resets_at=window.resets_at,
+    )
 
 
 def blocking(windows: Iterable[WindowUsage], amount: Microcents) -> tuple[WindowUsage, ...]:

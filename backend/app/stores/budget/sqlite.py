@@ -80,7 +80,7 @@ class SqliteBudgetStore:
                 return Refused(requested=amount, blocking=blocking)
             rules.check_room(windows, amount)
             book.insert(hold, rules.reserved(hold))
-            return Granted(hold=hold, windows=tuple(replace(window, held=window.held + amount) for window in windows))
+            return Granted(hold=hold, windows=tuple(rules.taken(window, amount) for window in windows))
 
         return await self._write(tenant_id, work)
 

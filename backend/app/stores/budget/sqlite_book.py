@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -24,6 +25,7 @@ _PORTION: Final = 64
 """How many due rows of each kind a ``reserve`` clears away: as many as it can add, so that they never pile up."""
 
 _ALL: Final = -1
+_NOTHING: Final = Counter()
 
 _KEEP_CLOSED_MS: Final = int(KEEP_CLOSED.total_seconds() * 1000)
 _HOLD: Final = "tenant_id, hold_id, amount, scopes, hourly, state, charged, created_ms, expires_ms, closed_ms, detail"
@@ -54,6 +56,12 @@ FOLDED_ENTRIES: Final = (
 OLD_COUNTERS: Final = (
     "SELECT tenant_id, scope, window_id FROM budget_counters"
     " WHERE remove_ms IS NOT NULL AND remove_ms <= ? ORDER BY remove_ms LIMIT ?"
+)
+ANYTHING_DUE: Final = (
+    "SELECT EXISTS (SELECT 1 FROM budget_holds WHERE state = 'held' AND expires_ms <= :now_ms)"
+    " OR EXISTS (SELECT 1 FROM budget_holds WHERE closed_ms IS NOT NULL AND closed_ms <= :folded_ms)"
+    " OR EXISTS (SELECT 1 FROM budget_adjustments WHERE kind <> 'named' AND created_ms <= :folded_ms)"
+    " OR EXISTS (SELECT 1 FROM budget_counters WHERE remove_ms IS NOT NULL AND remove_ms <= :now_ms)"
 )
 COUNTERS: Final = (
     "SELECT window_id, spent, held, uncertain, overage, base FROM budget_counters"
@@ -169,7 +177,7 @@ class SqliteBook:
         """Return one counter as it is written down."""
         values = (self._tenant_id, scope, of_window, None, None, None)
         row = self._connection.execute(COUNTERS, values).fetchone()
-        return Counter() if row is None else _counter(row[1:])
+        return _NOTHING if row is None else _counter(row[1:])
 
     def named(self, adjustment_id: str) -> Adjustment | None:
         """Return a caller's adjustment."""
@@ -187,8 +195,9 @@ class SqliteBook:
         values = (self._tenant_id, scope, *ids, *[None] * (len(WINDOWS) - len(ids)))
         counters = {of_window: _counter(amounts) for of_window, *amounts in self._connection.execute(COUNTERS, values)}
         for window, of_window in windows:
-            late = self._late(scope, of_window)
-            counter = counters.get(of_window, Counter()).plus(Change(spent=late, held=-late, uncertain=late))
+            counter = counters.get(of_window, _NOTHING)
+            if late := self._late(scope, of_window):
+                counter = counter.plus(Change(spent=late, held=-late, uncertain=late))
             yield rules.usage(scope, window, of_window, counter, limits.get(window))
 
     def _late(self, scope: str, of_window: str) -> Microcents:
@@ -256,7 +265,7 @@ class SqliteBook:
                     self._tenant_id,
                     *(scope, of_window),
                     *(change.spent, change.held, change.uncertain, change.overage, change.base),
-                    None if (end := ends_at(of_window)) is None else to_ms(end + KEEP_WINDOWS),
+                    _remove_ms(of_window),
                 )
                 for (scope, of_window), change in changes
             ],
@@ -275,6 +284,10 @@ class SqliteBook:
 
     def clear_portion(self) -> None:
         """Write down a bounded number of ended leases, fold as many entries, and remove as many old counters."""
+        moments = {"now_ms": self._now_ms, "folded_ms": self._now_ms - _KEEP_CLOSED_MS}
+        if not self._connection.execute(ANYTHING_DUE, moments).fetchone()[0]:
+            self._overdue = {}
+            return
         cleared = [self.expire_due(_PORTION), self._fold_holds(), self._fold_entries()]
         # A counter may go only when no entry that belongs to it is left.
         if max(cleared) < _PORTION:
@@ -317,6 +330,12 @@ class SqliteBook:
                 (tenant_id, entry.kind, entry.adjustment_id),
             )
         return len(rows)
+
+
+@lru_cache(maxsize=1024)
+def _remove_ms(of_window: str) -> int | None:
+    end = ends_at(of_window)
+    return None if end is None else to_ms(end + KEEP_WINDOWS)
 
 
 def _counter(amounts: Iterable[int]) -> Counter:

@@ -7,6 +7,7 @@ The id of a window says its kind by its length, so ids of different windows neve
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from app.stores.budget.contract import WINDOWS, Window
@@ -39,6 +40,7 @@ def kind_of(of_window: str) -> Window:
     return "total" if of_window == "total" else _KINDS[len(of_window)]
 
 
+@lru_cache(maxsize=1024)
 def ends_at(of_window: str) -> datetime | None:
     """Return the first moment after a window, by its id; None for ``total``, which never ends."""
     window = kind_of(of_window)

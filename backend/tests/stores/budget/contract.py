@@ -383,7 +383,7 @@ class BudgetContract:
     ) -> None:
         """Settling an expired hold corrects it, up or down, whether or not its end was written down before."""
         await granted(store)
-        clock.advance(LEASE)
+        clock.advance(LEASE + MS)
         if written_down:
             await granted(store, "other", 0)
 

@@ -125,6 +125,17 @@ class TestSqliteBudgetStore(BudgetContract):
         with pytest.raises(StoreDamagedError, match="'h'"):
             await store.settle("h", 1)
 
+    async def test_looking_whether_anything_is_due_scans_nothing(
+        self, store: SqliteBudgetStore, back_door: SqliteBackDoor
+    ) -> None:
+        """Every reserve asks this, so it may not grow with what is kept."""
+        await granted(store)
+
+        plan = str(back_door.read(f"EXPLAIN QUERY PLAN {sqlite_book.ANYTHING_DUE}", *[0] * 2))
+
+        assert plan.count("SEARCH budget_") == 4
+        assert "SCAN budget_" not in plan
+
     @pytest.mark.parametrize(
         ("query", "index"),
         [
