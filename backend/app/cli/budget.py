@@ -27,7 +27,7 @@ NO_LIMIT = "none"
 def show(
     ctx: typer.Context,
     scopes: Annotated[
-        list[str] | None, typer.Argument(metavar="[SCOPE]...", help="Such as run:ID or tenant. Default: all.")
+        list[str] | None, typer.Argument(metavar="SCOPE", help="Such as run:ID or tenant. Default: all.")
     ] = None,
     *,
     json: JsonOption = False,
@@ -148,14 +148,13 @@ def audit(ctx: typer.Context, *, json: JsonOption = False) -> None:
 
 
 def usage_table(session: Session, windows: Sequence[WindowUsage]) -> RenderableType:
-    """Return a table with a bar for each window that has a limit or was used."""
+    """Return a table with a row for what each scope has spent in all, and a bar for each window that has a limit."""
     from rich.console import Group
     from rich.text import Text
 
     from app.cli.output import aligned, ascii_only, bar, moment, table
 
-    shown = [each for each in windows if each.limit is not None or each.spent or each.held]
-    shown = shown or [each for each in windows if each.window == "total"]
+    shown = [each for each in windows if each.limit is not None or each.window == "total"]
     if not shown:
         return Text("no scope has a limit, and nothing was spent")
     made = table("scope", "window", "used", ("spent", "right"), ("held", "right"), ("limit", "right"))

@@ -6,12 +6,14 @@ The codes are part of the interface (``docs/cli.md``): scripts may rely on them,
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, TypeAlias
 
 from app import errors
+from app.money import format_usd
 
 __all__ = ["Ended", "ExitCode", "Explanation", "explain"]
 
@@ -133,7 +135,11 @@ def _waiting(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.RunWaitingError)
     if error.waiting_for != "budget":
         return f"when it has come: {nova} resume {error.run_id}"
-    return f"raise the limit ({nova} budget set run:{error.run_id} AMOUNT), then: {nova} resume {error.run_id}"
+    refused = error.__cause__
+    change = f"{nova} budget set run:{error.run_id} AMOUNT"
+    if isinstance(refused, errors.BudgetExceededError):
+        change = _raise_limit(nova, refused)
+    return f"{change}, then: {nova} resume {error.run_id}"
 
 
 def _finished(nova: str, error: object) -> str | None:
@@ -145,8 +151,14 @@ def _finished(nova: str, error: object) -> str | None:
 
 def _exceeded(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.BudgetExceededError)
+    return f"{_raise_limit(nova, error)}; what was spent: {nova} budget show {error.scope}"
+
+
+def _raise_limit(nova: str, error: errors.BudgetExceededError) -> str:
+    """Return the command that lets this call through, and no more than it."""
+    amount = format_usd(error.spent + error.held + error.requested).replace(",", "")
     window = "" if error.window == "total" else f" --window {error.window}"
-    return f"{nova} budget show {error.scope}, then: {nova} budget set {error.scope} AMOUNT{window}"
+    return f"{nova} budget set {shlex.quote(error.scope)} '{amount}'{window}"
 
 
 def _failed(nova: str, error: object) -> str | None:

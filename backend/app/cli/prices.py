@@ -40,7 +40,7 @@ def prices(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="Such as gpt-4o-mini or claude:claude-sonnet-4-5. Default: each adapter's default.",
         ),
     ] = None,

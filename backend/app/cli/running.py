@@ -66,7 +66,7 @@ def run(
 
 def resume(
     ctx: typer.Context,
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run's id; or --all.")] = None,
+    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id; or --all.")] = None,
     *,
     every: Annotated[
         bool, typer.Option("--all", help="Every run that was interrupted or waits for its budget; never failed ones.")

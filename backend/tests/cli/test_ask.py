@@ -53,7 +53,8 @@ def test_a_refused_budget_has_its_own_exit_code_and_remedy(nova: Nova) -> None:
     refused = nova("ask", "Say hello")
 
     assert (refused.code, refused.out) == (20, "")
-    assert "nova budget set tenant AMOUNT --window day" in refused.err
+    assert "nova budget set tenant '$0." in refused.err
+    assert "--window day" in refused.err
     assert nova("budget", "holds", "--json").check().json["holds"] == []
 
 

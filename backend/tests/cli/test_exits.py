@@ -35,6 +35,9 @@ def _made(cls: type[errors.NovaError]) -> errors.NovaError:
         "status": "completed",
         "scope": "run:tour",
         "window": "day",
+        "spent": 1,
+        "held": 1,
+        "requested": 1,
         "expires_in": timedelta(seconds=5),
         "step_id": "notes/0",
         "hold_id": "hold-1",
@@ -99,6 +102,26 @@ def test_the_reference_lists_every_exit_code_with_its_meaning() -> None:
     rows = dict(re.findall(r"^\| (\d+) \| [^|]* \| (.+) \|$", _REFERENCE.read_text(), flags=re.MULTILINE))
 
     assert rows == {str(int(code)): code.meaning for code in ExitCode}
+
+
+def test_a_parked_run_is_helped_by_the_limit_that_was_in_its_way() -> None:
+    """The scope, window and least amount are those of the refusal: 2 spent, 1 held and 4 asked for are 7 cents."""
+    cent = 1_000_000
+    refused = errors.BudgetExceededError(
+        "refused",
+        scope="tenant",
+        window="day",
+        limit=5 * cent,
+        spent=2 * cent,
+        held=cent,
+        requested=4 * cent,
+        resets_at=None,
+    )
+    parked = errors.RunWaitingError("parked", run_id="tour", waiting_for="budget")
+    parked.__cause__ = refused
+
+    assert explain(parked).remedy == "nova budget set tenant '$0.07' --window day, then: nova resume tour"
+    assert (explain(refused).remedy or "").startswith("nova budget set tenant '$0.07' --window day; ")
 
 
 def test_a_remedy_is_a_command_with_the_global_options_that_were_in_force() -> None:
