@@ -60,7 +60,7 @@ bench: $(READY)  ## Benchmarks beside the bare driver, as ratios
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 soak: $(READY)  ## Long campaigns: thousands of kills
-	@$(BIN)/python -m pytest -m soak -o addopts="" -p no:cacheprovider $(ARGS)
+	@$(BIN)/python -m pytest -m soak -o addopts="--import-mode=importlib" -p no:cacheprovider $(ARGS)
 
 mutants: $(READY)  ## Take out each guard and see its test fail
 	@$(BIN)/python -m backend.tests.mutants $(ARGS)

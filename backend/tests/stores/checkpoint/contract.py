@@ -657,6 +657,8 @@ class CheckpointContract:
         back_door.set_output("r", "b", b"\x0122")
 
         await self._assert_corrupt(store, "b")
+        with pytest.raises(CheckpointCorruptError, match="its output is not the one that was recorded"):
+            await store.load("r")
         for damaged in (b"\x02no frame", b"\x07?", b"", b"\x02\x28\xb5\x2f\xfd\xe0\xff\xff\xff\xff\xff\xff\xff\x7f"):
             back_door.set_output("r", "b", damaged)
             await self._assert_corrupt(store, "b")
@@ -899,6 +901,12 @@ class CheckpointContract:
         assert head is not None
         assert (head.version, back_door.step_ids("r"), await store.head("n")) == (0, [], None)
 
+    async def test_a_refusal_names_the_place(self, store: CheckpointStorage) -> None:
+        """The error says what is wrong, and where in the value it is."""
+        for value, said in (({"a": [1, math.nan]}, r"nan at \$\.a\[1\]"), ({"a": {"b": b""}}, r"bytes at \$\.a\.b")):
+            with pytest.raises(StateNotStorableError, match=said):
+                await store.create("r", inputs=value)  # type: ignore[arg-type]
+
     async def test_values_that_are_too_much(self, store: CheckpointStorage) -> None:
         """The largest and the deepest value are stored; one more byte or level, and a cycle, are not."""
         await store.create("r")
@@ -951,6 +959,8 @@ class CheckpointContract:
             store.list_runs(cursor="what"),
             store.list_runs(cursor="MS4x"),
             store.list_runs(cursor=""),
+            store.list_runs(cursor="Mi41LjU"),  # of a form that is not known
+            store.list_runs(cursor="MS41LjU="),  # with padding
             store.list_runs(cursor=7),  # type: ignore[arg-type]
             store.list_runs(RunFilter(updated_from=naive)),
             store.list_runs(RunFilter(status="odd")),  # type: ignore[arg-type]

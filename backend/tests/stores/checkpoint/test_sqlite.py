@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -297,6 +297,20 @@ async def test_closing_ends_the_threads_and_empties_the_log(path: Path) -> None:
     await stores[0].close()
 
 
+async def test_closing_empties_the_log_beside_other_processes(
+    store: SqliteCheckpointStore, path: Path, blockbuster: BlockBuster
+) -> None:
+    """The log is emptied also while another process keeps the file open, so that it does not stay at its peak."""
+    blockbuster.deactivate()
+    await store.create("r")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT count(*) FROM checkpoint_runs").fetchall()
+
+        await store.close()
+
+        assert path.with_name(path.name + "-wal").stat().st_size == 0
+
+
 async def test_a_refused_write_undoes_only_itself(store: SqliteCheckpointStore) -> None:
     """Writes that share a commit stand and fall alone."""
     results = await asyncio.gather(*(store.create(f"r{index % 5}") for index in range(20)), return_exceptions=True)
@@ -358,16 +372,26 @@ async def test_a_cancelled_writer_leaves_the_others_alone(
     assert cancelled.cancelled()
 
 
-async def test_a_value_is_recorded_as_it_was_handed_in(store: SqliteCheckpointStore) -> None:
+async def test_a_value_is_recorded_as_it_was_handed_in(
+    store: SqliteCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A large value that another task changes, while it is packed in a thread, is recorded as it was at the call."""
     value = contents(100, seed=9)
     original = list(value)
     await store.create("r")
-    writing = asyncio.create_task(store.append("r", "s", value, expected_version=0))  # type: ignore[arg-type]  # list
-    await asyncio.sleep(0)
-    value.clear()
+    changed = asyncio.Event()
 
-    await writing
+    async def late(work: Callable[[], object]) -> object:
+        await changed.wait()
+        return work()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "to_thread", late)
+        writing = asyncio.create_task(store.append("r", "s", value, expected_version=0))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        value.clear()
+        changed.set()
+        await writing
 
     state = await store.load("r")
     assert state is not None

@@ -285,4 +285,4 @@ def test_sqlite_beside_memory() -> None:
 @pytest.mark.timeout(3600)
 def test_sqlite_beside_memory_for_long() -> None:
     """The same over tens of thousands of verbs."""
-    _run(examples=600, steps=80)
+    _run(examples=300, steps=80)
