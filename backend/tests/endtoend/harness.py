@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 NOVA = (sys.executable, "-m", "app.cli")
 BACKEND = Path(__file__).parents[2]
@@ -36,12 +36,12 @@ class Nova:
         """Run a command with ``--json`` and return what it printed."""
         return json.loads(self.run(*arguments, "--json", ok=ok).stdout)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command in a process group of its own."""
+    def start(self, *arguments: str, output: IO[str] | None = None) -> subprocess.Popen[str]:
+        """Start a command in a session of its own; its output goes to a file, or to a pipe."""
         return subprocess.Popen(
             [*NOVA, *arguments],
             env=self.environment,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if output is None else output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
