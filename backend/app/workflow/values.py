@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["annotation_of", "fingerprint", "plain_function", "restore", "to_json"]
 
 _UNTYPED: Final = (Any, object, None, type(None))
+_AS_THEY_ARE: Final = (str, int, float, bool)
 
 
 def to_json(value: object, *, what: str, path: str = "$", depth: int = 0) -> JsonValue:
@@ -93,7 +94,7 @@ def restore(annotation: object, value: JsonValue, *, what: str) -> Any:
     Raises:
         WorkflowDefinitionError: the value does not fit the type, or the type is none that JSON can be turned into.
     """
-    if annotation in _UNTYPED or (annotation is str and type(value) is str):
+    if annotation in _UNTYPED or (annotation in _AS_THEY_ARE and type(value) is annotation):
         return value
     from pydantic import PydanticUserError, ValidationError
 

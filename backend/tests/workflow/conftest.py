@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from app.stores.checkpoint.contract import CheckpointStorage
 from app.stores.checkpoint.memory import InMemoryCheckpointStore
 from app.stores.checkpoint.sqlite import SqliteCheckpointStore
+
+# The first type adapter of a process looks for Pydantic's plugins on the disk, whichever test builds it.
+TypeAdapter(list[int])
 
 
 @pytest.fixture(params=["memory", "sqlite"])
