@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
-from app.errors import StoreDamagedError
 from app.money import Microcents
 from app.stores.budget import rules
 from app.stores.budget.contract import KEEP_CLOSED, WINDOWS, Hold, HoldState, Limit, Window, WindowUsage
-from app.stores.budget.ledger import Adjustment, CounterKey, EntryKind
+from app.stores.budget.ledger import Adjustment, CounterKey
 from app.stores.budget.rules import Change, Counter
-from app.stores.budget.windows import KEEP_WINDOWS, ends_at, windows_at
+from app.stores.budget.sqlite_rows import (
+    ENTRY_COLUMNS,
+    HOLD_COLUMNS,
+    counter_of,
+    entry_of,
+    hold_of,
+    hold_row,
+    packed,
+    remove_ms,
+)
+from app.stores.budget.windows import windows_at
 from app.stores.clock import from_ms, to_ms
 
-__all__ = ["SqliteBook"]
+__all__ = ["ANYTHING_DUE", "COUNTERS", "DUE_HOLDS", "FOLDED_ENTRIES", "FOLDED_HOLDS", "OLD_COUNTERS", "SqliteBook"]
 
 _PORTION: Final = 64
-"""How many due rows of each kind a ``reserve`` clears away: as many as it can add, so that they never pile up."""
+"""How many due rows of each kind a ``reserve`` clears away: no fewer than it can add, so that they never pile up."""
 
 _ALL: Final = -1
 _NOTHING: Final = Counter()
 
 _KEEP_CLOSED_MS: Final = int(KEEP_CLOSED.total_seconds() * 1000)
-_HOLD: Final = "tenant_id, hold_id, amount, scopes, hourly, state, charged, created_ms, expires_ms, closed_ms, detail"
-_ENTRY: Final = "tenant_id, kind, adjustment_id, scope, amount, amounts, reason, created_ms"
 
-_FIND_HOLD: Final = f"SELECT {_HOLD} FROM budget_holds WHERE tenant_id = ? AND hold_id = ?"
-_INSERT_HOLD: Final = f"INSERT INTO budget_holds ({_HOLD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FIND_HOLD: Final = f"SELECT {HOLD_COLUMNS} FROM budget_holds WHERE tenant_id = ? AND hold_id = ?"
+_INSERT_HOLD: Final = f"INSERT INTO budget_holds ({HOLD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_HOLD: Final = (
     "UPDATE budget_holds SET state = ?, charged = ?, closed_ms = ?, detail = ? WHERE tenant_id = ? AND hold_id = ?"
 )
 _DELETE_HOLD: Final = "DELETE FROM budget_holds WHERE tenant_id = ? AND hold_id = ?"
 _PAGE_OF_HOLDS: Final = (
-    f"SELECT {_HOLD} FROM budget_holds WHERE tenant_id = :tenant_id AND hold_id > :after"
+    f"SELECT {HOLD_COLUMNS} FROM budget_holds WHERE tenant_id = :tenant_id AND hold_id > :after"
     " AND coalesce(closed_ms, expires_ms) > :folded_ms"
     " AND (:state IS NULL OR :state = CASE WHEN state = 'held' AND expires_ms <= :now_ms THEN 'expired' ELSE state END)"
     " AND (:scope IS NULL OR EXISTS (SELECT 1 FROM json_each(scopes) WHERE value = :scope))"
     " ORDER BY hold_id LIMIT :limit"
 )
 DUE_HOLDS: Final = (
-    f"SELECT {_HOLD} FROM budget_holds WHERE state = 'held' AND expires_ms <= ? ORDER BY expires_ms LIMIT ?"
+    f"SELECT {HOLD_COLUMNS} FROM budget_holds WHERE state = 'held' AND expires_ms <= ? ORDER BY expires_ms LIMIT ?"
 )
 FOLDED_HOLDS: Final = (
-    f"SELECT {_HOLD} FROM budget_holds WHERE closed_ms IS NOT NULL AND closed_ms <= ? ORDER BY closed_ms LIMIT ?"
+    f"SELECT {HOLD_COLUMNS} FROM budget_holds WHERE closed_ms IS NOT NULL AND closed_ms <= ? ORDER BY closed_ms LIMIT ?"
 )
 FOLDED_ENTRIES: Final = (
-    f"SELECT {_ENTRY} FROM budget_adjustments WHERE kind <> 'named' AND created_ms <= ? ORDER BY created_ms LIMIT ?"
+    f"SELECT {ENTRY_COLUMNS} FROM budget_adjustments"
+    " WHERE kind <> 'named' AND created_ms <= ? ORDER BY created_ms LIMIT ?"
 )
 OLD_COUNTERS: Final = (
     "SELECT tenant_id, scope, window_id FROM budget_counters"
@@ -101,7 +107,7 @@ class SqliteBook:
     def find(self, hold_id: str) -> Hold | None:
         """Return the hold as it is written down."""
         row = self._connection.execute(_FIND_HOLD, (self._tenant_id, hold_id)).fetchone()
-        return None if row is None else _hold(row)
+        return None if row is None else hold_of(row)
 
     def holds(self, *, scope: str | None, state: HoldState | None, after: str | None, limit: int) -> tuple[Hold, ...]:
         """Return a page of holds as they count now, without the folded ones."""
@@ -114,17 +120,19 @@ class SqliteBook:
             "scope": scope,
             "limit": limit,
         }
-        return tuple(rules.as_of(_hold(row), self.now) for row in self._connection.execute(_PAGE_OF_HOLDS, values))
+        return tuple(rules.as_of(hold_of(row), self.now) for row in self._connection.execute(_PAGE_OF_HOLDS, values))
 
     def all_holds(self) -> Iterator[Hold]:
         """Yield every hold of the tenant as it is written down."""
-        rows = self._connection.execute(f"SELECT {_HOLD} FROM budget_holds WHERE tenant_id = ?", (self._tenant_id,))
-        return map(_hold, rows)
+        rows = self._connection.execute(
+            f"SELECT {HOLD_COLUMNS} FROM budget_holds WHERE tenant_id = ?", (self._tenant_id,)
+        )
+        return map(hold_of, rows)
 
     def all_entries(self) -> Iterator[Adjustment]:
         """Yield every adjustment of the tenant."""
-        query = f"SELECT {_ENTRY} FROM budget_adjustments WHERE tenant_id = ?"
-        return map(_entry, self._connection.execute(query, (self._tenant_id,)))
+        query = f"SELECT {ENTRY_COLUMNS} FROM budget_adjustments WHERE tenant_id = ?"
+        return map(entry_of, self._connection.execute(query, (self._tenant_id,)))
 
     def all_counters(self) -> dict[CounterKey, Counter]:
         """Return every counter of the tenant as it is written down."""
@@ -132,7 +140,7 @@ class SqliteBook:
             "SELECT scope, window_id, spent, held, uncertain, overage, base FROM budget_counters WHERE tenant_id = ?",
             (self._tenant_id,),
         )
-        return {(scope, of_window): _counter(amounts) for scope, of_window, *amounts in rows}
+        return {(scope, of_window): counter_of(amounts) for scope, of_window, *amounts in rows}
 
     def limits(self, scope: str | None = None) -> tuple[Limit, ...]:
         """Return the limits of a scope, or of all, in their order."""
@@ -177,15 +185,16 @@ class SqliteBook:
         """Return one counter as it is written down."""
         values = (self._tenant_id, scope, of_window, None, None, None)
         row = self._connection.execute(COUNTERS, values).fetchone()
-        return _NOTHING if row is None else _counter(row[1:])
+        return _NOTHING if row is None else counter_of(row[1:])
 
     def named(self, adjustment_id: str) -> Adjustment | None:
         """Return a caller's adjustment."""
         row = self._connection.execute(
-            f"SELECT {_ENTRY} FROM budget_adjustments WHERE tenant_id = ? AND kind = 'named' AND adjustment_id = ?",
+            f"SELECT {ENTRY_COLUMNS} FROM budget_adjustments"
+            " WHERE tenant_id = ? AND kind = 'named' AND adjustment_id = ?",
             (self._tenant_id, adjustment_id),
         ).fetchone()
-        return None if row is None else _entry(row)
+        return None if row is None else entry_of(row)
 
     def _usage(
         self, scope: str, counted: Iterable[tuple[Window, str]], limits: dict[Window, Microcents]
@@ -193,7 +202,9 @@ class SqliteBook:
         windows = tuple(counted)
         ids = [of_window for _, of_window in windows]
         values = (self._tenant_id, scope, *ids, *[None] * (len(WINDOWS) - len(ids)))
-        counters = {of_window: _counter(amounts) for of_window, *amounts in self._connection.execute(COUNTERS, values)}
+        counters = {
+            of_window: counter_of(amounts) for of_window, *amounts in self._connection.execute(COUNTERS, values)
+        }
         for window, of_window in windows:
             counter = counters.get(of_window, _NOTHING)
             if late := self._late(scope, of_window):
@@ -206,7 +217,7 @@ class SqliteBook:
             self._overdue = {}
             for row in self._connection.execute(DUE_HOLDS, (self._now_ms, _ALL)):
                 if row[0] == self._tenant_id:
-                    hold = _hold(row)
+                    hold = hold_of(row)
                     for of_scope, _, its_window in hold.windows:
                         key = (of_scope, its_window)
                         self._overdue[key] = self._overdue.get(key, 0) + hold.amount
@@ -229,7 +240,7 @@ class SqliteBook:
 
     def insert(self, hold: Hold, change: Change) -> None:
         """Write a new hold, and open its counters where they are new."""
-        self._connection.execute(_INSERT_HOLD, _hold_row(hold))
+        self._connection.execute(_INSERT_HOLD, hold_row(hold))
         keys = [(scope, of_window) for scope, _, of_window in hold.windows]
         self._open_and_add([(key, change) for key in keys])
 
@@ -243,14 +254,14 @@ class SqliteBook:
     def enter(self, entry: Adjustment) -> None:
         """Write an adjustment, and add it to its counters, opened where they are new."""
         self._connection.execute(
-            f"INSERT INTO budget_adjustments ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO budget_adjustments ({ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._tenant_id,
                 entry.kind,
                 entry.adjustment_id,
                 entry.scope,
                 entry.amount,
-                _packed(entry.amounts),
+                packed(entry.amounts),
                 entry.reason,
                 to_ms(entry.created_at),
             ),
@@ -265,7 +276,7 @@ class SqliteBook:
                     self._tenant_id,
                     *(scope, of_window),
                     *(change.spent, change.held, change.uncertain, change.overage, change.base),
-                    _remove_ms(of_window),
+                    remove_ms(of_window),
                 )
                 for (scope, of_window), change in changes
             ],
@@ -300,7 +311,7 @@ class SqliteBook:
         """Write down leases that have ended, of all tenants, oldest first; return how many."""
         due = self._connection.execute(DUE_HOLDS, (self._now_ms, portion)).fetchall()
         for row in due:
-            hold = _hold(row)
+            hold = hold_of(row)
             _, change = rules.expired(hold, detail=None, now=self.now)
             self.update(rules.as_of(hold, self.now), change)
         self._overdue = None
@@ -314,13 +325,13 @@ class SqliteBook:
     def _fold_holds(self) -> int:
         rows = self._connection.execute(FOLDED_HOLDS, (self._now_ms - _KEEP_CLOSED_MS, _PORTION)).fetchall()
         for row in rows:
-            self.fold(_hold(row))
+            self.fold(hold_of(row))
         return len(rows)
 
     def _fold_entries(self) -> int:
         rows = self._connection.execute(FOLDED_ENTRIES, (self._now_ms - _KEEP_CLOSED_MS, _PORTION)).fetchall()
         for row in rows:
-            tenant_id, entry = row[0], _entry(row)
+            tenant_id, entry = row[0], entry_of(row)
             self._connection.executemany(
                 _ADD,
                 [(0, 0, 0, 0, amount, tenant_id, entry.scope, of_window) for of_window, amount in entry.amounts],
@@ -330,82 +341,3 @@ class SqliteBook:
                 (tenant_id, entry.kind, entry.adjustment_id),
             )
         return len(rows)
-
-
-@lru_cache(maxsize=1024)
-def _remove_ms(of_window: str) -> int | None:
-    end = ends_at(of_window)
-    return None if end is None else to_ms(end + KEEP_WINDOWS)
-
-
-def _counter(amounts: Iterable[int]) -> Counter:
-    spent, held, uncertain, overage, base = amounts
-    return Counter(spent=spent, held=held, uncertain=uncertain, overage=overage, base=base)
-
-
-def _hold_row(hold: Hold) -> tuple[object, ...]:
-    return (
-        hold.tenant_id,
-        hold.hold_id,
-        hold.amount,
-        _packed(hold.scopes),
-        _packed([scope for scope, window, _ in hold.windows if window == "hour"]),
-        hold.state,
-        hold.charged,
-        to_ms(hold.created_at),
-        to_ms(hold.expires_at),
-        None if hold.closed_at is None else to_ms(hold.closed_at),
-        hold.detail,
-    )
-
-
-def _hold(row: tuple[Any, ...]) -> Hold:
-    tenant_id, hold_id, amount, scopes, hourly, state, charged, created_ms, expires_ms, closed_ms, detail = row
-    created_at = from_ms(created_ms)
-    try:
-        names, with_hour = tuple(json.loads(scopes)), frozenset(json.loads(hourly))
-        windows = tuple(
-            (scope, window, of_window)
-            for scope in names
-            for window, of_window in windows_at(created_at, hourly=scope in with_hour)
-        )
-    except (ValueError, TypeError) as error:
-        raise _damaged(f"the hold {hold_id!r}") from error
-    return Hold(
-        hold_id=hold_id,
-        tenant_id=tenant_id,
-        amount=amount,
-        scopes=names,
-        state=HoldState(state),
-        charged=charged,
-        windows=windows,
-        created_at=created_at,
-        expires_at=from_ms(expires_ms),
-        closed_at=None if closed_ms is None else from_ms(closed_ms),
-        detail=detail,
-    )
-
-
-def _entry(row: tuple[Any, ...]) -> Adjustment:
-    _, kind, adjustment_id, scope, amount, amounts, reason, created_ms = row
-    try:
-        by_window = tuple((str(of_window), int(part)) for of_window, part in json.loads(amounts))
-    except (ValueError, TypeError) as error:
-        raise _damaged(f"the adjustment {adjustment_id!r}") from error
-    return Adjustment(
-        adjustment_id=adjustment_id,
-        kind=EntryKind(kind),
-        scope=scope,
-        amount=amount,
-        amounts=by_window,
-        reason=reason,
-        created_at=from_ms(created_ms),
-    )
-
-
-def _packed(values: Iterable[object]) -> str:
-    return json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
-
-
-def _damaged(what: str) -> StoreDamagedError:
-    return StoreDamagedError(f"{what} in the budget's database is damaged; restore the file from a backup")

@@ -708,6 +708,17 @@ class BudgetContract:
         assert kept[-1] == 4
         assert await spent_and_held(store) == (200, 0)
 
+    async def test_a_folded_id_is_free_before_it_is_removed(self, store: BudgetStore, clock: FakeClock) -> None:
+        """More holds than one reserve clears away are folded at once: the id of each may be reserved anew."""
+        await asyncio.gather(*(granted(store, f"h{number:03d}", 1) for number in range(150)))
+        clock.advance(LEASE + KEEP_CLOSED)
+
+        anew = await granted(store, "h149", 5)
+
+        assert anew.permits_call
+        assert await spent_and_held(store) == (150, 5)
+        assert await clean(store)
+
     async def test_counters_outlive_their_window_by_35_days(
         self, store: BudgetStore, back_door: BackDoor, clock: FakeClock
     ) -> None:
@@ -794,6 +805,19 @@ class BudgetContract:
         assert await store.scopes(tenant_id="c") == ()
         with pytest.raises(UnknownHoldError):
             await store.hold("h")
+
+    async def test_ended_leases_of_tenants_are_apart(self, store: BudgetStore, clock: FakeClock) -> None:
+        """What one tenant's dead owner held is not counted for another one, before and after it is written down."""
+        await granted_for(store, "a", "h", 10)
+        clock.advance(LEASE)
+
+        before = await window(store, tenant_id="b")
+        await granted_for(store, "b", "h", 1)
+        after = await window(store, tenant_id="b")
+
+        assert (before.spent, before.held) == (0, 0)
+        assert (after.spent, after.held) == (0, 1)
+        assert (await window(store, tenant_id="a")).spent == 10
 
     async def test_concurrent_tasks_get_exactly_what_fits(self, store: BudgetStore) -> None:
         """Of 300 tasks that reserve 1 of 100, 100 are granted."""
