@@ -44,12 +44,15 @@ _SMALL_MODEL: Final = {
     "parallel": "3",
     "note_chars": "1300",
     "note_tokens": "80",
-    "brief_chars": "150",
+    "brief_chars": "220",
     "brief_tokens": "180",
     "seed": "7",
     "frequency_penalty": "0.6",
 }
 """What the small model can take: its context is 2,700 tokens a call, and it repeats itself if it is let."""
+
+_STUB: Final = {"note_tokens": "60", "brief_tokens": "120"}
+"""The stub has nothing to say; this is enough of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,11 @@ class Demo:
             budget_store="sqlite",
             database_url=None,
         )
+
+    def show(self, *arguments: str) -> None:
+        """Show a command of ``nova`` and what it says."""
+        self.story.command("nova", *arguments)
+        self.nova.call(*arguments)
 
     def look(self) -> Evidence:
         """Read what is on record now."""
@@ -167,7 +175,7 @@ def _with_stub(story: Story, data_dir: Path, *, missing: Sequence[str]) -> Demo:
         model=None,
         flow=slow,
         documents=EXAMPLES / "documents",
-        budget="$0.10",
+        budget="$0.04",
     )
 
 
@@ -175,8 +183,14 @@ def _act_run_and_kill(demo: Demo) -> Evidence:
     """Start the run, kill it in the middle, and return what was on record then."""
     story = demo.story
     count = len(list(demo.documents.iterdir()))
-    story.act(f"A run: notes on {count} documents in parallel, one brief from the notes, at most {demo.budget}")
-    inputs = {"documents": shown(demo.documents), **(_SMALL_MODEL if demo.model else {})}
+    story.act(f"A run under a budget of {demo.budget}")
+    story.say(
+        f"""
+        Notes on {count} documents in parallel, and one brief from the notes. Every step is recorded before the next one
+        of its kind begins; every call reserves the most that it can cost before it is sent.
+        """
+    )
+    inputs = {"documents": shown(demo.documents), **(_SMALL_MODEL if demo.model else _STUB)}
     given = [word for name, value in inputs.items() for word in ("--input", f"{name}={value}")]
     run = ("run", shown(demo.flow), *given, "--budget", demo.budget, "--run-id", RUN_ID)
     story.command("nova", *run, variables=demo.nova.variables)
@@ -203,8 +217,8 @@ def _act_run_and_kill(demo: Demo) -> Evidence:
         {len(under_way)} calls were under way; {held} are held for them.
         """
     )
-    story.command("nova", "runs", "history", RUN_ID)
-    demo.nova.call("runs", "history", RUN_ID)
+    demo.show("runs", "history", RUN_ID)
+    demo.show("budget", "show", f"run:{RUN_ID}")
     return before
 
 
@@ -230,16 +244,14 @@ def _act_brief(demo: Demo, brief: str) -> None:
 def _act_money(demo: Demo, after: Evidence) -> None:
     demo.story.act("The money")
     demo.story.costs(after)
-    demo.story.command("nova", "budget", "show", f"run:{RUN_ID}")
-    demo.nova.call("budget", "show", f"run:{RUN_ID}")
+    demo.show("budget", "show", f"run:{RUN_ID}")
     demo.story.say(
         """
         Nobody knows what the calls cost that the kill cut, so the most that they can have cost counts as spent, marked
         uncertain. Where the provider's bill says otherwise: nova budget correct HOLD AMOUNT.
         """
     )
-    demo.story.command("nova", "budget", "holds", "--scope", f"run:{RUN_ID}", "--state", "expired")
-    demo.nova.call("budget", "holds", "--scope", f"run:{RUN_ID}", "--state", "expired")
+    demo.show("budget", "holds", "--scope", f"run:{RUN_ID}", "--state", "expired")
 
 
 def _act_claims(demo: Demo, before: Evidence, after: Evidence) -> bool:
@@ -261,6 +273,7 @@ def _act_your_own(demo: Demo) -> None:
         $ nova run examples/brief.yaml --input documents=PATH --budget '$0.50'
 
         The state of this demo stays in {shown(demo.nova.data_dir)}, until the next one:
+
         $ nova --data-dir {shown(demo.nova.data_dir)} runs show {RUN_ID}
         """
     )

@@ -119,7 +119,10 @@ def claims(before: Evidence, after: Evidence) -> tuple[Claim, ...]:
     """Return what must be true of a run that was killed (``before`` was read then) and then resumed to its end."""
     known = {step.step_id: step.hash for step in before.steps}
     kept = [step for step in after.steps if known.get(step.step_id) == step.hash]
-    made, settled, uncertain = len(after.holds) - len(before.holds), after.of(HoldState.SETTLED), after.total.uncertain
+    missing = [step.step_id for step in after.steps if step.step_id not in known]
+    early = {hold.hold_id for hold in before.holds}
+    made = [hold.hold_id for hold in after.holds if hold.hold_id not in early]
+    run_id, uncertain = after.total.scope.removeprefix("run:"), after.total.uncertain
     found = [
         Claim(
             "what was on record before the kill is on record still, and was not written again",
@@ -127,9 +130,10 @@ def claims(before: Evidence, after: Evidence) -> tuple[Claim, ...]:
             f"{len(kept)} of {len(before.steps)} steps have the hash that they had",
         ),
         Claim(
-            "every step was paid exactly once",
-            len(settled) == len(after.steps),
-            f"{len(settled)} bills for {len(after.steps)} steps",
+            "no step that was on record ran again",
+            all(any(hold_id.startswith(f"{run_id}/{step_id}/") for step_id in missing) for hold_id in made),
+            f"{len(made)} calls were reserved after the kill, for the {len(missing)} steps that were missing"
+            + (", of which some had their answer on record" if len(made) < len(missing) else ""),
         ),
         Claim(
             "what was under way at the kill is charged in full, as uncertain",
@@ -148,14 +152,13 @@ def claims(before: Evidence, after: Evidence) -> tuple[Claim, ...]:
         ),
     ]
     if before.calls is not None and after.calls is not None:
-        charged = len(settled) + len(after.of(HoldState.EXPIRED))
+        later, charged = after.calls - before.calls, len(after.of(HoldState.SETTLED)) + len(after.of(HoldState.EXPIRED))
         found.insert(
             2,
             Claim(
-                "the model was asked only for what was missing, and never without a charge: its server counted",
-                after.calls - before.calls <= made and after.calls <= charged,
-                f"{before.calls} calls before the kill and {after.calls - before.calls} after it; "
-                f"{len(before.steps)} steps on record then, {len(after.steps)} now; {charged} calls charged",
+                "the model's server counted the same, and no call without a charge",
+                later <= len(made) and after.calls <= charged,
+                f"{before.calls} calls began before the kill, {later} after it; {charged} are charged",
             ),
         )
     return tuple(found)

@@ -19,7 +19,7 @@ from examples.demo.evidence import Claim, Evidence
 
 __all__ = ["Story"]
 
-_MISMATCH: Final = "does not hold"
+_PROMPT: Final = "$ "
 
 
 class Story:
@@ -33,24 +33,28 @@ class Story:
         """Begin the next act."""
         self._act += 1
         self._console.print()
-        self._console.rule(Text(f" {self._act}. {title} ", style="bold cyan"), align="left", characters="─")
+        self._console.rule(Text(f"{self._act}. {title}", style="bold cyan"), align="left", characters="─")
 
     def say(self, text: str, *, style: str = "") -> None:
-        """Say a paragraph."""
-        self._console.print(Text(textwrap.dedent(text).strip(), style=style))
+        """Say paragraphs, wrapped as the terminal wants it; lines that begin with a prompt stay lines."""
+        paragraphs = [part.split("\n") for part in textwrap.dedent(text).strip().split("\n\n")]
+        for index, lines in enumerate(paragraphs):
+            commands = lines[0].startswith(_PROMPT)
+            shown = "\n".join(lines) if commands else " ".join(lines)
+            self._console.print(Text(("\n" if index else "") + shown, style=style), soft_wrap=commands)
 
     def command(self, *words: str, variables: Mapping[str, str] | None = None) -> None:
         """Show a command as it could be pasted, with what was exported before."""
         self._console.print()
         for name, value in (variables or {}).items():
-            self._print_long(Text.assemble(("$ ", "dim"), f"export {name}={shlex.quote(value)}"))
-        self._print_long(Text.assemble(("$ ", "dim"), (" ".join(map(_quoted, words)), "bold")))
+            self._print_long(Text.assemble((_PROMPT, "dim"), f"export {name}={shlex.quote(value)}"))
+        self._print_long(Text.assemble((_PROMPT, "dim"), (" ".join(map(_quoted, words)), "bold")))
 
     def killed(self, pid: int) -> None:
         """Show that a process was killed, on a line of its own below whatever it had drawn."""
         self._console.show_cursor(show=True)  # the process had no time to give the cursor back
         self._console.print()
-        self._print_long(Text.assemble(("$ ", "dim"), (f"kill -9 {pid}", "bold red")))
+        self._print_long(Text.assemble((_PROMPT, "dim"), (f"kill -9 {pid}", "bold red")))
 
     def text(self, title: str, text: str) -> None:
         """Show a longer text that a model wrote."""
@@ -92,7 +96,7 @@ class Story:
         self._console.print()
         for claim in claims:
             mark = Text("yes  ", style="bold green") if claim.holds else Text("NO   ", style="bold red")
-            text = claim.text if claim.holds else f"{claim.text}: {_MISMATCH}"
+            text = claim.text if claim.holds else f"{claim.text}: this is not so"
             self._console.print(Text.assemble(mark, text, ("\n     " + claim.figures, "dim")))
         return all(claim.holds for claim in claims)
 

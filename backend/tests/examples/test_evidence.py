@@ -35,7 +35,7 @@ def _step(index: int) -> StepRecord:
 def _hold(name: str, state: HoldState) -> Hold:
     charged = {HoldState.SETTLED: _COST, HoldState.EXPIRED: 10}.get(state, 0)
     return Hold(
-        hold_id=name,
+        hold_id=f"demo/notes/{name}",
         tenant_id="default",
         amount=10,
         scopes=("run:demo",),
@@ -69,12 +69,12 @@ def _evidence(steps: Sequence[StepRecord], holds: Sequence[Hold], *, calls: int 
 
 BEFORE = _evidence(
     [_step(0), _step(1)],
-    [_hold("0", HoldState.SETTLED), _hold("1", HoldState.SETTLED), _hold("2", HoldState.HELD)],
+    [_hold("0/first", HoldState.SETTLED), _hold("1/first", HoldState.SETTLED), _hold("2/first", HoldState.HELD)],
     calls=3,
 )
 AFTER = _evidence(
     [_step(0), _step(1), _step(2)],
-    [*BEFORE.holds[:2], _hold("2", HoldState.EXPIRED), _hold("2b", HoldState.SETTLED)],
+    [*BEFORE.holds[:2], _hold("2/first", HoldState.EXPIRED), _hold("2/again", HoldState.SETTLED)],
     calls=4,
 )
 
@@ -103,15 +103,18 @@ def test_without_a_server_nobody_counts() -> None:
         pytest.param(
             replace(AFTER, steps=(_step(0), replace(_step(1), hash=b"other"), _step(2))), [0], id="a-step-rewritten"
         ),
-        pytest.param(replace(AFTER, steps=(_step(0), _step(2))), [0, 1, 4], id="a-step-lost"),
+        pytest.param(replace(AFTER, steps=(_step(0), _step(2))), [0, 4], id="a-step-lost"),
         pytest.param(
-            _evidence(AFTER.steps, [*AFTER.holds, _hold("0b", HoldState.SETTLED)], calls=5),
+            _evidence(AFTER.steps, [*AFTER.holds, _hold("0/again", HoldState.SETTLED)], calls=5),
             [1, 4],
-            id="a-step-paid-twice",
+            id="a-step-called-again",
+        ),
+        pytest.param(
+            replace(AFTER, holds=(*AFTER.holds, _hold("9/who", HoldState.RELEASED))), [1], id="a-call-of-nobody"
         ),
         pytest.param(replace(AFTER, calls=5), [2], id="a-call-that-nobody-pays-for"),
         pytest.param(
-            _evidence(AFTER.steps, [hold for hold in AFTER.holds if hold.hold_id != "2"], calls=4),
+            _evidence(AFTER.steps, [hold for hold in AFTER.holds if hold.state is not HoldState.EXPIRED], calls=4),
             [2, 3],
             id="the-cut-call-forgotten",
         ),
