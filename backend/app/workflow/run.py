@@ -131,6 +131,8 @@ class Run:
         self._active: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._step_ended = asyncio.Event()
+        self._short_of_room = 0
         self.tally = Tally()
 
     @property
@@ -343,6 +345,9 @@ class Run:
                 spent = await calls.meta()
                 break
             except Exception as error:  # noqa: BLE001 - judged below, and raised with its cause
+                if isinstance(error, BudgetExceededError) and error.held and await self._room_was_made():
+                    attempt -= 1
+                    continue
                 await self._after_failure(step_id, work.policy, error, attempt=attempt)
         elapsed_ms = round((asyncio.get_running_loop().time() - started) * 1000)
         meta: dict[str, JsonValue] = {"attempts": attempt, "ms": elapsed_ms, **spent}
@@ -351,6 +356,21 @@ class Run:
         self.tally.add(cost, replayed=False)
         self._tell(self._parts.listener.step_recorded, step_id=step_id, attempts=attempt, cost=cost)
         return value
+
+    async def _room_was_made(self) -> bool:
+        """Wait until another step of this run has ended, whose hold may have been what a call did not fit beside.
+
+        Returns:
+            False where every step under way waits like this one: then nothing will make room, and the run is parked.
+        """
+        self._short_of_room += 1
+        try:
+            if self._short_of_room == len(self._active):
+                return False
+            await first_of(self._step_ended.wait(), self._parts.stop.wait())
+            return not self._parts.stop.requested
+        finally:
+            self._short_of_room -= 1
 
     async def _after_failure(self, step_id: str, policy: RetryPolicy, error: Exception, *, attempt: int) -> None:
         """Return when the next attempt may begin, or raise what ends the step."""
@@ -440,6 +460,9 @@ class Run:
         finally:
             _inside_step.reset(token)
             self._active.discard(task)
+            # Whoever waits for an end wakes up; who waits from now on waits for the next one.
+            self._step_ended.set()
+            self._step_ended = asyncio.Event()
             if not self._active:
                 self._idle.set()
 

@@ -18,7 +18,7 @@ from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.budget.sqlite import SqliteBudgetStore
 from app.stores.checkpoint.contract import RunStatus
 from app.stores.idempotency.memory import InMemoryIdempotencyStore
-from app.workflow.engine import Run, Runner, StepContext, workflow
+from app.workflow.engine import Run, Runner, StepContext, Workflow, workflow
 
 from .support import MortalStore, ProcessDiedError, forgiving_store, runner_on
 
@@ -98,6 +98,35 @@ async def test_a_budget_that_the_first_call_exceeds_parks_the_run_before_it(benc
     assert (parked.status, parked.steps_run, parked.cost) == (RunStatus.WAITING, 0, 0)
     assert bench.stub.calls == 0
     assert await bench.spent() == 0
+
+
+async def test_a_budget_is_used_up_however_many_calls_are_made_at_once(bench: Bench) -> None:
+    """A call that does not fit beside the holds of others waits for their bills; the run parks when none is left.
+
+    So a run in parallel gets as far with its money as one that makes its calls one by one.
+    """
+
+    async def call(number: int, context: StepContext) -> str:
+        return (await context.llm(f"What about the number {number}?", CONFIG)).content
+
+    def mapped(concurrency: int) -> Workflow[int]:
+        @workflow(version="1", name="mapped")
+        async def work(run: Run) -> int:
+            return len(await run.map("call", call, range(10, 50), concurrency=concurrency))
+
+        return work
+
+    outcomes = [
+        await bench.runner().start(mapped(concurrency), run_id=f"r{concurrency}", budget=parse_usd("$0.0006"))
+        for concurrency in (1, 8)
+    ]
+
+    assert [outcome.status for outcome in outcomes] == [RunStatus.WAITING, RunStatus.WAITING]
+    assert outcomes[0].steps_run == outcomes[1].steps_run > 5
+    for outcome in outcomes:
+        assert isinstance(outcome.error, BudgetExceededError)
+        assert outcome.error.held == 0
+        assert outcome.cost == await bench.spent(outcome.run_id)
 
 
 @pytest.mark.parametrize("dies_at", [1, 2])
