@@ -32,6 +32,8 @@ from .fakes import FakeTime, ScriptedAdapter, answer, cancelled_at, collect, fai
 KEY = CallContext(idempotency_key="k")
 REPLAYED = replace(answer(), replayed=True)
 IMPATIENT = Patience(total_s=0.0)
+SOON = LLMConfig(timeout_s=1.0)
+"""Who finds the key taken does not wait for the end of its lease."""
 
 
 class Broken:
@@ -159,10 +161,10 @@ async def test_an_error_is_never_frozen(store: IdempotencyStore, error: Exceptio
     guard = IdempotentAdapter(inner, store=store)
 
     with pytest.raises(type(error)):
-        await guard.invoke("hi", context=KEY)
+        await guard.invoke("hi", SOON, context=KEY)
     with pytest.raises(type(error)):
-        await collect(guard.stream("hi", context=KEY))
-    response = await guard.invoke("hi", context=KEY)
+        await collect(guard.stream("hi", SOON, context=KEY))
+    response = await guard.invoke("hi", SOON, context=KEY)
 
     assert response == answer()
     fences = [call.context.fence for call in inner.calls]
@@ -180,7 +182,7 @@ async def test_a_reader_who_leaves_frees_the_key(memory: InMemoryIdempotencyStor
     await stream.aclose()  # type: ignore[attr-defined]  # an async generator, as every adapter's stream
 
     assert inner.open_streams == 0
-    assert not (await guard.invoke("hi", context=KEY)).replayed
+    assert not (await guard.invoke("hi", SOON, context=KEY)).replayed
 
 
 async def test_a_stream_without_an_end_is_an_error(memory: InMemoryIdempotencyStore) -> None:
