@@ -56,8 +56,8 @@ format: $(READY)  ## Rewrite the code as `make check` wants it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Benchmarks beside the bare driver, as ratios
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(READY)  ## Benchmarks beside bare drivers and peers, as ratios
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 soak: $(READY)  ## Long campaigns: thousands of kills
 	@$(BIN)/python -m pytest -m soak -o addopts="--import-mode=importlib" -p no:cacheprovider $(ARGS)

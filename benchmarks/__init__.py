@@ -1,0 +1,1 @@
+"""Benchmarks: scripts to run, one subject each; see README.md."""

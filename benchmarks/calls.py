@@ -1,0 +1,198 @@
+"""A guarded call beside the bare OpenAI SDK, raw httpx2 and LiteLLM's SDK, on a loopback server that answers at once.
+
+Every participant is a process of its own that waits until it has its turn. In each round each makes its calls one
+after another, then 64 at once; the order moves on from round to round. Rounds that warm up are left out. Figures are
+medians of rounds with the lowest and the highest; ratios are taken within a round. On a machine that others use, trust
+the ratios and the processor time, not the milliseconds.
+
+Run it with ``python benchmarks/calls.py [--rounds N]``; ``--json`` prints the figures for programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.support.chat_server import ChatServer
+from benchmarks.support.environments import peer_python
+from benchmarks.support.figures import Figure, over, percentile
+from benchmarks.support.turns import CONCURRENCY, Caller, Turn, clean_environment, script
+
+WARM_UP_ROUNDS: Final = 2
+BASE: Final = "openai"
+NAMES: Final = {
+    "httpx2": "raw httpx2",
+    "openai": "openai SDK",
+    "adapter": "Nova, bare",
+    "guarded": "Nova, guarded",
+    "litellm": "LiteLLM SDK",
+}
+TARGET: Final = 1.3
+"""What a guarded call may take at most, as a multiple of the bare SDK."""
+
+
+@dataclass(slots=True)
+class Rounds:
+    """What one participant took in one mode, round by round."""
+
+    p50_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+    calls_per_s: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+
+    def add(self, turn: Turn) -> None:
+        """Add a round."""
+        calls = len(turn.latencies_ms)
+        self.p50_ms.append(percentile(turn.latencies_ms, 50))
+        self.p99_ms.append(percentile(turn.latencies_ms, 99))
+        self.calls_per_s.append(calls / turn.wall_s)
+        self.cpu_ms.append(turn.cpu_s / calls * 1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How calls are made: how many in a turn, by how many tasks."""
+
+    title: str
+    calls: int
+    tasks: int
+
+
+Results = dict[str, dict[str, Rounds]]
+"""Rounds by mode and participant."""
+
+
+def commands(base_url: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Return how each participant is started, and what is to be said of those that cannot be."""
+    found = {
+        name: [sys.executable, script("support/callers.py"), name, base_url] for name in NAMES if name != "litellm"
+    }
+    python = peer_python("litellm")
+    if isinstance(python, str):
+        return found, [python]
+    return {**found, "litellm": [str(python), script("peers/litellm_caller.py"), base_url]}, []
+
+
+def measure(modes: list[Mode], rounds: int) -> tuple[Results, dict[str, str], list[str]]:
+    """Let the participants take their turns; return the rounds, the versions, and what could not be measured.
+
+    Raises:
+        RuntimeError: a participant ended, or the server counted other calls than were made.
+    """
+    # LiteLLM otherwise asks GitHub for prices when it is imported.
+    environment = clean_environment(LITELLM_LOCAL_MODEL_COST_MAP="True")
+    with ExitStack() as stack:
+        server = stack.enter_context(ChatServer())
+        found, missing = commands(server.base_url)
+        callers = {name: stack.enter_context(Caller(command, environment)) for name, command in found.items()}
+        results: Results = {mode.title: {name: Rounds() for name in callers} for mode in modes}
+        order = list(callers)
+        for number in range(WARM_UP_ROUNDS + rounds):
+            for name in order:
+                for mode in modes:
+                    before = server.calls
+                    turn = callers[name].take(calls=mode.calls, tasks=mode.tasks)
+                    arrived, made = server.calls - before, mode.calls + mode.tasks
+                    if arrived != made:
+                        raise RuntimeError(f"{NAMES[name]} made {made} calls, and {arrived} arrived")
+                    if number >= WARM_UP_ROUNDS:
+                        results[mode.title][name].add(turn)
+            order = [*order[1:], order[0]]
+        return results, {name: caller.version for name, caller in callers.items()}, missing
+
+
+def ratios(rounds: Rounds, base: Rounds, mode: Mode) -> Figure:
+    """Return how much more a call takes than the SDK's: by its p50 one after another, by the throughput at once."""
+    if mode.tasks == 1:
+        return over(rounds.p50_ms, base.p50_ms)
+    return over(base.calls_per_s, rounds.calls_per_s)
+
+
+def table(mode: Mode, results: dict[str, Rounds], versions: dict[str, str]) -> Table:
+    """Return the figures of a mode."""
+    shown = Table(title=mode.title, title_justify="left")
+    shown.add_column("participant", no_wrap=True)
+    shown.add_column("version", no_wrap=True)
+    for heading in ("p50 ms", "p99 ms", "calls/s", "CPU ms/call", "x SDK", "x SDK, CPU"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for name, rounds in results.items():
+        shown.add_row(
+            NAMES[name],
+            versions[name],
+            Figure.of(rounds.p50_ms).show(2 if mode.tasks == 1 else 0),
+            f"{Figure.of(rounds.p99_ms).median:,.{2 if mode.tasks == 1 else 0}f}",
+            Figure.of(rounds.calls_per_s).show(0),
+            f"{Figure.of(rounds.cpu_ms).median:.2f}",
+            ratios(rounds, results[BASE], mode).show(),
+            over(rounds.cpu_ms, results[BASE].cpu_ms).show(),
+        )
+    return shown
+
+
+def as_json(modes: list[Mode], results: Results, versions: dict[str, str], missing: list[str]) -> str:
+    """Return the figures for programs."""
+    figures = {
+        mode.title: {
+            name: {
+                "p50_ms": Figure.of(rounds.p50_ms).as_json(),
+                "p99_ms": Figure.of(rounds.p99_ms).as_json(),
+                "calls_per_s": Figure.of(rounds.calls_per_s).as_json(),
+                "cpu_ms_per_call": Figure.of(rounds.cpu_ms).as_json(),
+                "times_sdk": ratios(rounds, results[mode.title][BASE], mode).as_json(),
+                "times_sdk_cpu": over(rounds.cpu_ms, results[mode.title][BASE].cpu_ms).as_json(),
+            }
+            for name, rounds in results[mode.title].items()
+        }
+        for mode in modes
+    }
+    return json.dumps({"figures": figures, "versions": versions, "missing": missing}, indent=2)
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="rounds that count")
+    parser.add_argument(
+        "--calls", type=int, default=150, help="calls of a turn one after another; 3 times that at once"
+    )
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+
+    modes = [
+        Mode("one after another", options.calls, 1),
+        Mode(f"{CONCURRENCY} at once", 3 * options.calls, CONCURRENCY),
+    ]
+    results, versions, missing = measure(modes, options.rounds)
+    if options.json:
+        print(as_json(modes, results, versions, missing))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(
+        f"{options.rounds} rounds after {WARM_UP_ROUNDS} to warm up, median (lowest-highest); Python "
+        f"{platform.python_version()}, {os.cpu_count()} cores, the server on one of them"
+    )
+    for mode in modes:
+        console.print(table(mode, results[mode.title], versions))
+    for sentence in missing:
+        console.print(f"not measured: {sentence}")
+    console.print(
+        f"target: a guarded call takes at most {TARGET} times the SDK's, in both tables, and less than LiteLLM's"
+    )
+
+
+if __name__ == "__main__":
+    main()
