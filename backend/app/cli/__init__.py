@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     from app.cli.exits import ExitCode
 
+    _open_streams()
     try:
         from app.cli.tree import app
 
@@ -27,23 +29,37 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = end.code if isinstance(end.code, int) else ExitCode.OK
     except KeyboardInterrupt:  # before a command had begun
         code = ExitCode.INTERRUPTED
+    except OSError as error:  # while help or a usage error was written, which is not a command yet
+        code = _unwritten(error)
     sys.exit(_flushed(code))
+
+
+def _open_streams() -> None:
+    """Put the null device in the place of standard streams that are closed, before a database gets their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - it stays open as long as the process
 
 
 def _flushed(code: int) -> int:
     """Write out what is buffered, so that the interpreter's end has nothing left to complain about."""
-    from app.cli.exits import ExitCode
-
     for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
-        except BrokenPipeError:
-            code = code or ExitCode.CLOSED_PIPE
         except OSError as error:
             if descriptor == 1:
-                sys.stderr.write(f"error: the output could not be written: {error.strerror}\n")
-            code = code or ExitCode.OUTPUT
-        else:
-            continue
-        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+                code = code or _unwritten(error)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     return int(code)
+
+
+def _unwritten(error: OSError) -> int:
+    """Say that the output could not be written, and return the exit code for it; quietly where nobody reads."""
+    from app.cli.exits import ExitCode
+
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.CLOSED_PIPE
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"error: the output could not be written: {error.strerror}\n")
+        sys.stderr.flush()
+    return ExitCode.OUTPUT

@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from rich import box
 from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from app.money import Microcents
 
 __all__ = [
-    "CourtesyConsole",
+    "CourteousStream",
     "NovaConsole",
     "aligned",
     "ascii_only",
@@ -61,21 +61,41 @@ class NovaConsole(Console):
         raise BrokenPipeError
 
 
-class CourtesyConsole(NovaConsole):
-    """A console for what is said beside the result: it falls silent where nobody reads any more.
+class CourteousStream:
+    """Standard error for what is said beside the result: it falls silent where it cannot be written to any more.
 
     A run that costs money does not end because its progress is no longer looked at.
     """
 
-    def on_broken_pipe(self) -> None:
-        """Say nothing from now on."""
-        self.quiet = True
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._silent = False
+
+    def write(self, text: str) -> int:
+        """Write, or do nothing."""
+        if not self._silent:
+            try:
+                self._stream.write(text)
+            except OSError:
+                self._silent = True
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or do nothing."""
+        if not self._silent:
+            try:
+                self._stream.flush()
+            except OSError:
+                self._silent = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def console(*, stderr: bool = False, color: bool = True) -> NovaConsole:
-    """Return a console that takes every text as it is."""
-    kind = CourtesyConsole if stderr else NovaConsole
-    return kind(stderr=stderr, markup=False, emoji=False, highlight=False, no_color=None if color else True)
+    """Return a console that takes every text as it is; the one for standard error never fails."""
+    file = cast("TextIO", CourteousStream(sys.stderr)) if stderr else None
+    return NovaConsole(file=file, markup=False, emoji=False, highlight=False, no_color=None if color else True)
 
 
 def write_json(document: object) -> None:

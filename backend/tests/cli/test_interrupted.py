@@ -241,16 +241,35 @@ def test_a_run_whose_progress_nobody_reads_completes(nova: Nova, start: Start, t
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_output_that_cannot_be_written_is_told(start: Start) -> None:
+@pytest.mark.parametrize("arguments", [("version",), ("--help",), ("runs", "show", "--help")], ids=" ".join)
+def test_output_that_cannot_be_written_is_told(start: Start, arguments: tuple[str, ...]) -> None:
     """A full disk under standard output has an exit code of its own, and one message."""
     with Path("/dev/full").open("wb") as full:
-        process = start("version", stdout=full)
+        process = start(*arguments, stdout=full)
         _, err = process.communicate(timeout=20)
 
     assert process.returncode == 50
-    assert err.decode().count("error: ") == 1
-    assert "No space left" in err.decode()
-    assert "Traceback" not in err.decode()
+    assert err.decode() == "error: the output could not be written: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_an_error_that_cannot_be_told_keeps_its_exit_code(start: Start) -> None:
+    """Where standard error is full, the exit code still says what was wrong."""
+    with Path("/dev/full").open("wb") as full:
+        process = start("runs", "history", "none", stderr=full)
+        process.communicate(timeout=20)
+
+    assert process.returncode == 10
+
+
+@pytest.mark.parametrize(("redirection", "arguments", "code"), [(">&-", "version", 0), ("2>&-", "runs show none", 10)])
+def test_streams_that_are_closed_from_the_start_do_no_harm(redirection: str, arguments: str, code: int) -> None:
+    """The null device takes their place, and the exit code is the command's."""
+    command = f'exec "{sys.executable}" -m app.cli {arguments} {redirection}'
+
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=20, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
 def test_an_interrupted_question_is_charged_as_uncertain(nova: Nova, start: Start, served: Provider) -> None:
@@ -268,6 +287,21 @@ def test_an_interrupted_question_is_charged_as_uncertain(nova: Nova, start: Star
     assert "Traceback" not in err
     assert len(uncertain) == 1
     assert uncertain[0]["charged"] == uncertain[0]["amount"]
+
+
+def test_a_question_whose_answer_nobody_reads_is_settled(nova: Nova, start: Start) -> None:
+    """A closed pipe ends the call and charges it; nothing stays held."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start("ask", "How do ants find their way?", stdout=writer)
+    os.close(writer)
+
+    _, err = process.communicate(timeout=20)
+
+    holds = nova("budget", "holds", "--json").check().json["holds"]
+    assert (process.returncode, err) == (141, b"")
+    assert [hold["state"] for hold in holds] == ["expired"]
+    nova("budget", "audit").check()
 
 
 def test_interrupting_a_wait_for_a_lease_changes_nothing(nova: Nova, start: Start, tour: tuple[str, ...]) -> None:

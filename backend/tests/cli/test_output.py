@@ -6,7 +6,7 @@ import io
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.cli.documents import money
@@ -20,6 +20,8 @@ def test_aligned_amounts_lose_no_digit_and_have_their_points_below_each_other() 
     assert texts == ["$0.50000000", "$0.00000001", "?", "$123.00000000"]
 
 
+@example(999, 0, 1000, 12)
+@example(1, 998, 1000, 12)
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12), st.integers(4, 40))
 def test_a_bar_is_full_exactly_where_nothing_is_left(spent: int, held: int, limit: int, width: int) -> None:
     """A bar has its width, shows any use, and is full only when spent and held reach the limit."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from datetime import timedelta
+from typing import TextIO, cast
 
 import pytest
 
-from app.cli.output import CourtesyConsole
+from app.cli.output import CourteousStream, NovaConsole
 from app.cli.progress import LineProgress, LiveProgress, RunProgress, progress_on
 from app.stores.checkpoint.contract import RunStatus
 
@@ -31,9 +32,10 @@ class ClosedPipe(io.StringIO):
         raise BrokenPipeError
 
 
-def console(stream: io.StringIO, *, terminal: bool = False) -> CourtesyConsole:
-    """Return a console of 80 columns on a stream."""
-    return CourtesyConsole(file=stream, width=80, force_terminal=terminal, markup=False, emoji=False, highlight=False)
+def console(stream: io.StringIO, *, terminal: bool = False) -> NovaConsole:
+    """Return a console of 80 columns on a stream, as the commands have it for standard error."""
+    courteous = cast("TextIO", CourteousStream(stream))
+    return NovaConsole(file=courteous, width=80, force_terminal=terminal, markup=False, emoji=False, highlight=False)
 
 
 def begin(progress: RunProgress, *, count: int, run_id: str = "tour") -> None:
@@ -168,3 +170,15 @@ def test_a_countdown_names_the_holder_and_the_time_at_its_start_and_every_ten_se
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0] == "run tour is held by process 7 on mars, elsewhere: 25 s until its lease ends (or --steal)"
+
+
+def test_a_run_that_begins_after_the_first_signal_is_told_to_stop_too() -> None:
+    """What was asked of the runs under way is asked again of one that gets its lease only then."""
+    progress = LineProgress(console(io.StringIO()))
+    asked: list[str] = []
+    progress.on_started = lambda: asked.append("drain")
+
+    progress.run_started(run_id="tour", workflow="brief", resumed=True, steps_recorded=3)
+
+    assert asked == ["drain"]
+    assert progress.begun == {"tour"}

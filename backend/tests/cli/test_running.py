@@ -182,3 +182,21 @@ def test_a_lease_held_elsewhere_can_be_taken_over(nova: Nova, tour: tuple[str, .
 
     assert resumed.json["status"] == "completed"
     assert "elsewhere" not in resumed.err
+
+
+def test_the_result_is_given_even_where_its_money_cannot_be_read(
+    nova: Nova, tour: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget store that fails after the last step does not hide what the run gave."""
+    from app.errors import BudgetStoreUnavailableError
+    from app.stores.budget.sqlite import SqliteBudgetStore
+
+    async def fail(*_: object, **__: object) -> None:
+        raise BudgetStoreUnavailableError("gone")
+
+    monkeypatch.setattr(SqliteBudgetStore, "usage", fail)
+
+    document = nova(*tour, "--json").check().json
+
+    assert document["status"] == "completed"
+    assert document["budget"] == []
