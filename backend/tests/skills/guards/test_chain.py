@@ -87,10 +87,10 @@ FAULTS = (
     Fault(kinds=("overloaded",) * 4, states=(RELEASED,) * 4, answered=False),
     Fault(kinds=("server_error",) * 4, states=(EXPIRED,) * 4, answered=False),
     Fault(kinds=("missing_usage",), states=(EXPIRED,), answered=True),
-    Fault(kinds=("timeout",), states=(EXPIRED,), answered=False, timeout_s=0.02),
+    Fault(kinds=("timeout",), states=(EXPIRED,), answered=False, timeout_s=0.5),
     Fault(kinds=("cut_stream", "ok"), states=(EXPIRED, SETTLED), answered=True, verbs=("invoke",)),
     Fault(kinds=("cut_stream", "ok"), states=(EXPIRED,), answered=False, verbs=("stream",)),
-    Fault(kinds=("stalled",), states=(EXPIRED,), answered=False, timeout_s=0.02, verbs=("stream",)),
+    Fault(kinds=("stalled",), states=(EXPIRED,), answered=False, timeout_s=0.5, verbs=("stream",)),
 )
 
 
