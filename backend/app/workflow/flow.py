@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,11 +29,13 @@ from app.errors import InvalidInputError, WorkflowDefinitionError
 from app.skills.llm_invoke_v2 import LLMConfig
 from app.stores.checkpoint.codec import canonical_json
 from app.workflow.definition import Workflow
-from app.workflow.documents import Document, cut_text, read_documents
-from app.workflow.flow_model import FlowConfig, FlowInput, FlowModel, FlowStep, read_model
-from app.workflow.flow_templates import Known, Template, TemplateProblemError, compile_template
+from app.workflow.documents import Document, cut_text
+from app.workflow.flow_inputs import annotation_of_input, typed_input
+from app.workflow.flow_model import FlowInput, FlowStep, read_model
+from app.workflow.flow_settings import FlowSettings, template_at
+from app.workflow.flow_templates import Known, Template
 from app.workflow.flow_yaml import MAX_FLOW_CHARS, Places, read_yaml
-from app.workflow.run import MAX_CONCURRENCY, Run
+from app.workflow.run import Run
 from app.workflow.steps import StepContext
 
 __all__ = ["SKILLS", "Flow", "Skill", "SkillCall", "load_flow", "parse_flow"]
@@ -108,10 +109,9 @@ class Flow:
     inputs: Mapping[str, FlowInput]
     text: str
     base: Path
-    _model: FlowModel
     _steps: tuple[_Step, ...]
-    _places: Places
-    _settings: Mapping[tuple[str | int, ...], Template]
+    _settings: FlowSettings
+    _output: str
 
     def read_inputs(self, given: Mapping[str, object]) -> dict[str, object]:
         """Return the inputs of a run: what is given, as its type says, and defaults for the rest.
@@ -130,18 +130,18 @@ class Flow:
                 raise InvalidInputError(f"flow {self.name!r} has no input {name!r}; its inputs are: {self._known()}")
         for name, says in self.inputs.items():
             if name in given:
-                inputs[name] = _typed(name, says, given[name], base=Path())
+                inputs[name] = typed_input(name, says, given[name], base=Path())
             elif "default" in says.model_fields_set:
-                inputs[name] = None if says.default is None else _typed(name, says, says.default, base=self.base)
+                inputs[name] = None if says.default is None else typed_input(name, says, says.default, base=self.base)
             else:
                 raise InvalidInputError(
                     f"flow {self.name!r} needs the input {name!r} ({says.description or says.type}); "
                     f"its inputs are: {self._known()}"
                 )
         for step in self._steps:
-            self._config(step, inputs)
-            self._whole(step, "concurrency", inputs)
-            self._whole(step, "max_chars", inputs)
+            self._settings.config(step.position, inputs)
+            self._settings.whole(step.position, "concurrency", inputs)
+            self._settings.whole(step.position, "max_chars", inputs)
         return inputs
 
     def workflow(self) -> Workflow[Any]:
@@ -150,7 +150,7 @@ class Flow:
             name: inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                annotation=_annotation(says),
+                annotation=annotation_of_input(says),
                 default=says.default
                 if "default" in says.model_fields_set and says.type != "documents"
                 else inspect.Parameter.empty,
@@ -163,78 +163,28 @@ class Flow:
         values: dict[str, object] = dict(inputs)
         for step in self._steps:
             says = step.says
-            config = self._config(step, inputs)
+            config = self._settings.config(step.position, inputs)
             limit = says.timeout_s
             if says.map is None:
                 call = SkillCall(prompt=step.prompt.render(values), config=_with_system(config, step, values))
                 values[says.id] = await run.step(says.id, step.skill, call, retries=says.retries, timeout=limit)
                 continue
             items = cast("Sequence[Document | Item]", values[says.map])
-            max_chars = self._whole(step, "max_chars", inputs)
+            max_chars = self._settings.whole(step.position, "max_chars", inputs)
             texts = await run.map(
                 says.id,
                 step.skill,
                 _Calls(step, config, values, items, max_chars),
-                concurrency=self._whole(step, "concurrency", inputs) or 1,
+                concurrency=self._settings.whole(step.position, "concurrency", inputs) or 1,
                 retries=says.retries,
                 timeout=limit,
             )
             values[says.id] = [Item(name=item.name, text=text) for item, text in zip(items, texts, strict=True)]
-        output = values[self._model.output or self._steps[-1].says.id]
+        output = values[self._output]
         return [item.text for item in output] if isinstance(output, list) else str(output)
 
     def _known(self) -> str:
         return ", ".join(self.inputs) or "none"
-
-    def _config(self, step: _Step, inputs: Mapping[str, object]) -> LLMConfig:
-        """Return how the calls of a step are made: the step's own settings before the defaults of the flow."""
-        settings: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
-        own: tuple[str | int, ...] = ("steps", step.position, "config")
-        for path, config in ((("defaults",), self._model.defaults), (own, step.says.config)):
-            for name in config.model_fields_set - {"extra"}:
-                value = self._setting((*path, name), getattr(config, name), inputs, number=_NUMBERS.get(name))
-                if value is not None:
-                    settings[name] = tuple(value) if name == "stop" else value
-            for name, value in config.extra.items():
-                filled = self._setting((*path, "extra", name), value, inputs, number=None)
-                extra[name] = _scalar(filled) if (*path, "extra", name) in self._settings else filled
-        try:
-            return LLMConfig(**settings, extra={name: value for name, value in extra.items() if value is not None})
-        except InvalidInputError as error:
-            raise self._places.error(own, f"step {step.says.id!r}: {error}") from None
-
-    def _whole(self, step: _Step, name: str, inputs: Mapping[str, object]) -> int | None:
-        """Return ``concurrency`` or ``max_chars`` of a step."""
-        path = ("steps", step.position, name)
-        value = self._setting(path, getattr(step.says, name), inputs, number=int)
-        most = MAX_CONCURRENCY if name == "concurrency" else None
-        if value is not None and (value < 1 or (most is not None and value > most)):
-            limits = f"from 1 to {most}" if most is not None else "at least 1"
-            raise self._places.error(path, f"{name} must be {limits} ({value} given)")
-        return cast("int | None", value)
-
-    def _setting(
-        self, path: tuple[str | int, ...], value: Any, inputs: Mapping[str, object], *, number: type[int | float] | None
-    ) -> Any:
-        """Return a setting, filled in where it is a template; an empty text is None."""
-        template = self._settings.get(path)
-        if template is not None:
-            value = template.render({name: "" if given is None else given for name, given in inputs.items()}).strip()
-        if value is None or value == "":
-            return None
-        if number is None or (isinstance(value, int | float) and not (number is int and isinstance(value, float))):
-            return value
-        try:
-            return number(value) if isinstance(value, str) else _whole_number(value)
-        except ValueError:
-            kind = "a whole number" if number is int else "a number"
-            raise self._places.error(path, f"{path[-1]} must be {kind} ({value!r} given)") from None
-
-
-_NUMBERS: Final[Mapping[str, type[int | float]]] = MappingProxyType(
-    {"max_tokens": int, "seed": int, "temperature": float, "top_p": float, "timeout_s": float}
-)
 
 
 class _Calls(Sequence[SkillCall]):
@@ -308,13 +258,9 @@ def parse_flow(
     names: dict[str, Known] = {
         name: Known(items=_ITEM - {"cut"} if says.type == "documents" else None) for name, says in model.inputs.items()
     }
-    plain = {name: Known() for name, says in model.inputs.items() if says.type != "documents"}
-    settings = dict(_settings_of(("defaults",), model.defaults, plain, places))
     steps: list[_Step] = []
     for position, says in enumerate(model.steps):
         steps.append(_compiled(position, says, names, places, skills))
-        settings.update(_settings_of(("steps", position), says, plain, places))
-        settings.update(_settings_of(("steps", position, "config"), says.config, plain, places))
         names[says.id] = Known(items=_ITEM if says.map is not None else None)
     if model.output is not None and model.output not in {says.id for says in model.steps}:
         raise places.error(("output",), f"there is no step {model.output!r}; name the step whose output is the result")
@@ -326,10 +272,9 @@ def parse_flow(
         inputs=model.inputs,
         text=text,
         base=base or Path(),
-        _model=model,
         _steps=tuple(steps),
-        _places=places,
-        _settings=settings,
+        _settings=FlowSettings(model, places),
+        _output=model.output or model.steps[-1].id,
     )
 
 
@@ -358,93 +303,12 @@ def _compiled(
         position=position,
         says=says,
         skill=skills[says.skill],
-        prompt=_template_at((*path, "prompt"), says.prompt, visible, places),
-        system=None if says.system is None else _template_at((*path, "system"), says.system, visible, places),
+        prompt=template_at((*path, "prompt"), says.prompt, visible, places),
+        system=None if says.system is None else template_at((*path, "system"), says.system, visible, places),
     )
-
-
-def _settings_of(
-    path: tuple[str | int, ...], says: FlowConfig | FlowStep, names: Mapping[str, Known], places: Places
-) -> dict[tuple[str | int, ...], Template]:
-    """Return the settings that are templates, compiled, by their path."""
-    keys = ("concurrency", "max_chars") if isinstance(says, FlowStep) else ("model", *_NUMBERS)
-    found: dict[tuple[str | int, ...], Any] = {(*path, key): getattr(says, key) for key in keys}
-    if isinstance(says, FlowConfig):
-        found |= {(*path, "extra", key): value for key, value in says.extra.items()}
-    return {
-        place: _template_at(place, value, names, places)
-        for place, value in found.items()
-        if isinstance(value, str) and ("{{" in value or "{%" in value)
-    }
-
-
-def _template_at(path: tuple[str | int, ...], text: str, names: Mapping[str, Known], places: Places) -> Template:
-    where = f"{places.source}: {'.'.join(str(part) for part in path)}"
-    try:
-        return compile_template(text, names=names, where=where)
-    except TemplateProblemError as problem:
-        raise places.error(path, str(problem), below=problem.line) from None
 
 
 def _with_system(config: LLMConfig, step: _Step, values: Mapping[str, object]) -> LLMConfig:
     if step.system is None:
         return config
     return replace(config, system=step.system.render(values))
-
-
-def _annotation(says: FlowInput) -> object:
-    types: dict[str, Any] = {
-        "documents": list[Document],
-        "string": str,
-        "integer": int,
-        "number": float,
-        "boolean": bool,
-    }
-    optional = "default" in says.model_fields_set and says.default is None
-    return types[says.type] | None if optional else types[says.type]
-
-
-def _typed(name: str, says: FlowInput, value: object, *, base: Path) -> object:
-    """Return a value as the input's type.
-
-    Raises:
-        InvalidInputError: it is none.
-    """
-    if says.type == "documents":
-        if isinstance(value, str | Path):
-            return read_documents(base / Path(value).expanduser())
-        if isinstance(value, list) and value and all(isinstance(each, Document) for each in value):
-            return value
-        raise InvalidInputError(f"the input {name!r} must be the path of a text file or a folder of them")
-    if says.type == "string" and isinstance(value, str):
-        return value
-    if says.type == "boolean":
-        words: dict[object, bool] = {True: True, False: False, "true": True, "yes": True, "false": False, "no": False}
-        known = value.lower() if isinstance(value, str) else value
-        if isinstance(known, str | bool) and known in words:
-            return words[known]
-    elif says.type in {"integer", "number"} and not isinstance(value, bool):
-        try:
-            number = float(value) if isinstance(value, str | int | float) else None
-            if number is not None and math.isfinite(number):
-                return int(str(value)) if says.type == "integer" else number
-        except ValueError:
-            pass
-    kinds = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
-    raise InvalidInputError(f"the input {name!r} must be {kinds[says.type]} ({value!r:.60} given)")
-
-
-def _scalar(text: str | None) -> str | int | float | None:
-    """Return what a template made for a parameter of unknown type: a number where it reads as one."""
-    for number in (int, float):
-        try:
-            return None if text is None else number(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _whole_number(value: float) -> int:
-    if not float(value).is_integer():
-        raise ValueError("not whole")
-    return int(value)
