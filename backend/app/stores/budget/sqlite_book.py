@@ -299,36 +299,34 @@ class SqliteBook:
         if not self._connection.execute(ANYTHING_DUE, moments).fetchone()[0]:
             self._overdue = {}
             return
-        cleared = [self.expire_due(_PORTION), self._fold_holds(), self._fold_entries()]
-        # A counter may go only when no entry that belongs to it is left.
-        if max(cleared) < _PORTION:
-            self._connection.executemany(
-                "DELETE FROM budget_counters WHERE tenant_id = ? AND scope = ? AND window_id = ?",
-                self._connection.execute(OLD_COUNTERS, (self._now_ms, _PORTION)).fetchall(),
-            )
+        self.expire_due(_PORTION)
+        self._fold_holds()
+        self._fold_entries()
+        self._connection.executemany(
+            "DELETE FROM budget_counters WHERE tenant_id = ? AND scope = ? AND window_id = ?",
+            self._connection.execute(OLD_COUNTERS, (self._now_ms, _PORTION)).fetchall(),
+        )
 
-    def expire_due(self, portion: int = _ALL) -> int:
-        """Write down leases that have ended, of all tenants, oldest first; return how many."""
+    def expire_due(self, portion: int = _ALL) -> None:
+        """Write down leases that have ended, of all tenants, oldest first."""
         due = self._connection.execute(DUE_HOLDS, (self._now_ms, portion)).fetchall()
         for row in due:
             hold = hold_of(row)
             _, change = rules.expired(hold, detail=None, now=self.now)
             self.update(rules.as_of(hold, self.now), change)
         self._overdue = None
-        return len(due)
 
     def fold(self, hold: Hold) -> None:
         """Remove a closed hold; what it charged stays, as part of the base."""
         self._add_to_windows(hold, Change(base=hold.charged))
         self._connection.execute(_DELETE_HOLD, (hold.tenant_id, hold.hold_id))
 
-    def _fold_holds(self) -> int:
+    def _fold_holds(self) -> None:
         rows = self._connection.execute(FOLDED_HOLDS, (self._now_ms - _KEEP_CLOSED_MS, _PORTION)).fetchall()
         for row in rows:
             self.fold(hold_of(row))
-        return len(rows)
 
-    def _fold_entries(self) -> int:
+    def _fold_entries(self) -> None:
         rows = self._connection.execute(FOLDED_ENTRIES, (self._now_ms - _KEEP_CLOSED_MS, _PORTION)).fetchall()
         for row in rows:
             tenant_id, entry = row[0], entry_of(row)
@@ -340,4 +338,3 @@ class SqliteBook:
                 "DELETE FROM budget_adjustments WHERE tenant_id = ? AND kind = ? AND adjustment_id = ?",
                 (tenant_id, entry.kind, entry.adjustment_id),
             )
-        return len(rows)

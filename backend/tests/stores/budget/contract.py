@@ -801,6 +801,7 @@ class BudgetContract:
         assert (await store.hold("h", tenant_id="a")).state is HoldState.HELD
         assert (await window(store, tenant_id="a")).held == 10
         assert (await window(store, tenant_id="b")).spent == 5
+        assert [hold.amount for hold in await store.holds(tenant_id="a")] == [10]
         assert await store.limits(tenant_id="b") == ()
         assert await store.scopes(tenant_id="c") == ()
         with pytest.raises(UnknownHoldError):
