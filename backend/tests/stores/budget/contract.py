@@ -719,6 +719,20 @@ class BudgetContract:
         assert await spent_and_held(store) == (150, 5)
         assert await clean(store)
 
+    async def test_costs_and_resets_stay_counted_when_their_entries_are_folded(
+        self, store: BudgetStore, clock: FakeClock
+    ) -> None:
+        """After seven days their sums are part of the base: the cost is the same, and the audit clean."""
+        await store.add_workflow_cost("r", 3)
+        await store.reset_workflow_cost("r")
+        await store.add_workflow_cost("r", 2)
+        clock.advance(KEEP_CLOSED)
+
+        await granted(store, "h", 1, "other")
+
+        assert await store.get_workflow_cost("r") == 2
+        assert await clean(store)
+
     async def test_counters_outlive_their_window_by_35_days(
         self, store: BudgetStore, back_door: BackDoor, clock: FakeClock
     ) -> None:
@@ -1048,9 +1062,11 @@ class BudgetContract:
         clock.advance(timedelta(seconds=-2))
 
         hold = await store.hold("h")
+        later = await granted(store, "later", 0)
 
         assert hold.state is HoldState.EXPIRED
         assert (await window(store)).uncertain == 10
+        assert later.created_at == NOON + LEASE
 
 
 async def granted_for(store: BudgetStore, tenant_id: str, hold_id: str, amount: int) -> None:
