@@ -40,8 +40,9 @@ from app.workflow.documents import Document
 from app.workflow.execution import Execution, RunOutcome
 from app.workflow.inputs import StartRecord, input_parts, read_inputs
 from app.workflow.listener import RunListener
+from app.workflow.parts import RunParts
 from app.workflow.policies import RunLimits
-from app.workflow.run import Run, RunParts
+from app.workflow.run import Run
 from app.workflow.steps import StepContext
 from app.workflow.stop import Stop, StopCause
 from app.workflow.values import fingerprint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,24 +22,22 @@ from app.errors import (
     WorkflowChangedError,
     WorkflowDefinitionError,
 )
-from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse, Prompt
+from app.skills.llm_invoke_v2 import CallContext, LLMConfig, LLMResponse, Prompt
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import Step
 from app.stores.names import check_name
 from app.workflow.calls import StepCalls, read_response, recorded_cost, request_fingerprint, response_json
 from app.workflow.inputs import INPUTS_PREFIX
+from app.workflow.parts import RunParts, Tally
 from app.workflow.policies import Retries, RetryPolicy, retry_policy
 from app.workflow.steps import StepContext, StepFunction, attempt_once, stable_key
-from app.workflow.stop import Stop, StopCause, first_of
+from app.workflow.stop import StopCause, first_of
 from app.workflow.values import fingerprint, restore, to_json
 
 if TYPE_CHECKING:
-    from app.money import Microcents
-    from app.stores.budget.contract import BudgetStore
-    from app.workflow.listener import RunListener
-    from app.workflow.writer import RunWriter, Sleep
+    from app.workflow.writer import Sleep
 
-__all__ = ["MAX_CONCURRENCY", "Run", "RunParts", "Tally"]
+__all__ = ["MAX_CONCURRENCY", "Run"]
 
 T = TypeVar("T")
 
@@ -48,58 +46,6 @@ MAX_CONCURRENCY: Final = 256
 
 _inside_step: ContextVar[str | None] = ContextVar("nova_step", default=None)
 """The step whose function is being called in this context: steps do not nest."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a run has done so far; only its :class:`Run` changes it.
-
-    Attributes:
-        cost: of all recorded steps whose cost is known, replayed ones included, in microcents.
-        unknown_cost: how many steps have a cost that is unknown.
-    """
-
-    steps_run: int = 0
-    steps_replayed: int = 0
-    cost: Microcents = 0
-    unknown_cost: int = 0
-
-    def add(self, cost: Microcents | None, *, replayed: bool) -> None:
-        """Count a step."""
-        if replayed:
-            self.steps_replayed += 1
-        else:
-            self.steps_run += 1
-        if cost is None:
-            self.unknown_cost += 1
-        else:
-            self.cost += cost
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunParts:
-    """What a run works with.
-
-    Attributes:
-        records: recorded steps that were not asked for yet; each is let go when it is.
-        resumed: whether the run was begun by an earlier process, or claim.
-        time_left: until the deadline; None without one.
-        random: a number from 0 to 1, for jitter.
-    """
-
-    run_id: str
-    tenant_id: str
-    writer: RunWriter
-    records: MutableMapping[str, Step]
-    stop: Stop
-    listener: RunListener
-    adapter: Callable[[], LLMAdapter]
-    budget: BudgetStore | None
-    resumed: bool
-    time_left: Callable[[], timedelta | None]
-    sleep: Sleep
-    random: Callable[[], float]
-    allow_changed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
