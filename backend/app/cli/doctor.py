@@ -52,16 +52,21 @@ def _document(finding: Finding) -> dict[str, Any]:
 
 
 def _view(findings: Sequence[Finding]) -> RenderableType:
-    from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
-    from app.cli.output import printable, table
+    from app.cli.output import printable
 
-    made = table("part", "", "in force", "why")
+    view = Table.grid(padding=(0, 2))
+    view.add_column(no_wrap=True)
+    view.add_column(no_wrap=True, style="bold")
+    view.add_column(overflow="fold")
     for each in findings:
-        in_force = each.in_force + (f" (library: {each.library})" if each.library else "")
-        made.add_row(
-            each.part, Text(each.state, style=_STATE_STYLE[each.state]), printable(in_force), printable(each.why)
-        )
-    remedies = [Text(f"{each.part}: {each.remedy}") for each in findings if each.remedy]
-    return Group(made, *remedies)
+        told = Text(printable(each.in_force))
+        if each.library:
+            told.append(f" (library: {each.library})")
+        told.append(f"\n{printable(each.why)}", style="dim")
+        if each.remedy:
+            told.append(f"\nto do: {printable(each.remedy)}", style="yellow")
+        view.add_row(Text(each.state, style=_STATE_STYLE[each.state]), each.part, told)
+    return view

@@ -140,6 +140,9 @@ def _say_money(session: Session, left: Left) -> None:
     parts.append(f"{format_usd(outcome.cost)} recorded" + (" + ?" if outcome.unknown_cost else ""))
     if total is not None and total.uncertain:
         parts.append(f"{format_usd(total.uncertain)} uncertain")
+    if total is not None and total.held:
+        # The run is over, so nobody waits for these calls: a process died in them, and their leases have not ended yet.
+        parts.append(f"{format_usd(total.held)} still held for calls that were cut")
     if total is not None and total.limit is not None:
         parts.append(f"{format_usd(total.remaining)} of {format_usd(total.limit)} left")
     session.note(", ".join(parts))

@@ -226,6 +226,23 @@ def test_a_closed_pipe_ends_a_command_quietly(start: Start, arguments: tuple[str
     assert (process.returncode, err) == (141, b"")
 
 
+def test_a_run_whose_result_nobody_reads_is_completed_all_the_same(
+    nova: Nova, start: Start, tour: tuple[str, ...]
+) -> None:
+    """The result that could not be given is on record."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(*tour, stdout=writer)
+    os.close(writer)
+
+    _, err = process.communicate(timeout=20)
+
+    assert process.returncode == 141
+    assert b"error" not in err
+    assert nova("runs", "show", "tour", "--json").check().json["status"] == "completed"
+    assert_consistent(nova)
+
+
 def test_a_run_whose_progress_nobody_reads_completes(nova: Nova, start: Start, tour: tuple[str, ...]) -> None:
     """A closed standard error costs the progress, not the run."""
     reader, writer = os.pipe()
