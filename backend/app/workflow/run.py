@@ -69,6 +69,9 @@ class Run:
     A step runs at least once and is recorded exactly once; when the run is resumed, its record is returned and nothing
     runs. When the run has to stop (its budget refuses, its lease is lost, it is interrupted), a step does not return:
     the workflow is cancelled there, after the steps that are under way were recorded.
+
+    A call that does not fit under a limit beside what is held for the run's other steps waits for their bills, and its
+    step is attempted again; the run is parked when no other step is left to make room.
     """
 
     def __init__(self, parts: RunParts) -> None:
