@@ -108,6 +108,7 @@ _BY_WORDS: Final[tuple[tuple[str, Verdict], ...]] = (
     ("prompt is too long", CONTEXT_TOO_LONG),
     ("exceed context limit", CONTEXT_TOO_LONG),
     ("context window", CONTEXT_TOO_LONG),
+    ("context size", CONTEXT_TOO_LONG),
     ("content filtering", CONTENT_BLOCKED),
 )
 
@@ -222,13 +223,16 @@ class ClaudeAdapter(SdkAdapter):
     def _rejection(self, status: int | None, body: object, headers: Mapping[str, str]) -> Failure:
         error = body.get("error") if isinstance(body, dict) else None
         if not isinstance(error, dict):
-            verdict = _BY_STATUS.get(status or 0) or (SERVER_ERROR if (status or 500) >= 500 else INVALID_REQUEST)
             return self._rejected(
-                Failure(verdict=verdict, message=f"HTTP {status} without an error that can be read", status=status),
+                Failure(
+                    verdict=_by_status(status),
+                    message=f"HTTP {status} without an error that can be read",
+                    status=status,
+                ),
                 headers,
             )
         kind, message = str(error.get("type", "")), str(error.get("message", ""))
-        verdict = _BY_TYPE.get(kind) or _BY_STATUS.get(status or 0) or SERVER_ERROR
+        verdict = _BY_TYPE.get(kind) or _by_status(status)
         if verdict in {INVALID_REQUEST, RATE_LIMITED, INVALID_PROMPT}:
             words = f"{message} {error.get('details', '')}".lower()
             verdict = next((found for part, found in _BY_WORDS if part in words), verdict)
@@ -331,6 +335,11 @@ class _StreamState:
     def _index(event: Mapping[str, Any]) -> int:
         index = event.get("index")
         return index if isinstance(index, int) else 0
+
+
+def _by_status(status: int | None) -> Verdict:
+    """Return what a status means by itself; None, an error within a stream, is the provider's."""
+    return _BY_STATUS.get(status or 500) or (SERVER_ERROR if (status or 500) >= 500 else INVALID_REQUEST)
 
 
 def claude_usage(usage: object, *, complete: bool = True) -> LLMUsage:

@@ -216,7 +216,7 @@ class OpenAIAdapter(SdkAdapter):
         if verdict is INVALID_REQUEST:
             verdict = next((found for part, found in _BY_WORDS if part in message.lower()), verdict)
         place = f"HTTP {status}" if status is not None else "an error within the stream"
-        name = code or kind or "no code"
+        name = kind if code.isdigit() or not code else code  # llama.cpp puts the status where the code belongs
         return self._rejected(Failure(verdict=verdict, message=f"{place}, {name}: {message}", status=status), headers)
 
 

@@ -82,6 +82,13 @@ class TestTables:
             ),
             (Fault("status", status=500, error="api_error"), "SERVER_ERROR", True, "unknown"),
             (Fault("status", status=503, error="something_new"), "SERVER_ERROR", True, "unknown"),
+            (Fault("status", status=418, error="something_new"), "INVALID_REQUEST", False, "no"),
+            (
+                Fault("status", status=400, error="exceed_context_size_error", message="exceeds the context size"),
+                "CONTEXT_TOO_LONG",
+                False,
+                "no",
+            ),
             (Fault("status", status=504, error="timeout_error"), "TIMEOUT", True, "unknown"),
             (Fault("status", status=529, error="overloaded_error"), "OVERLOADED", True, "no"),
         ],
@@ -225,6 +232,16 @@ class TestSecrets:
         assert self.KEY not in shown
         assert "sk-very" not in shown
         assert "[redacted]" in str(error)
+
+    @pytest.mark.parametrize("name", ["claude", "openai"])
+    async def test_a_key_that_looks_like_a_word(self, server: WireServer, name: str) -> None:
+        """The key itself is known, whatever form it has."""
+        server._key = None
+        server.faults.append(Fault("status", status=401, error="x", message="no account for correcthorse today"))
+
+        error = await error_of(adapter_of(name, server, key="correcthorse"))
+
+        assert "correcthorse" not in "".join(traceback.format_exception(error))
 
     @pytest.mark.parametrize("name", ["claude", "openai"])
     @pytest.mark.parametrize("key", ["sk-very-secret-key-1\n", "sk-very secret", "sk-verys\u00e9cret"])
