@@ -161,6 +161,11 @@ def _raise_limit(nova: str, error: errors.BudgetExceededError) -> str:
     return f"{nova} budget set {shlex.quote(error.scope)} '{amount}'{window}"
 
 
+def _taken_over(nova: str, error: object) -> str | None:
+    assert isinstance(error, errors.LeaseLostError)
+    return f"how it goes on there: {nova} runs show {error.run_id}"
+
+
 def _failed(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.StepFailedError)
     return f"the steps before it are recorded; to go on from there: {nova} resume {error.run_id} --reopen"
@@ -189,6 +194,7 @@ _TABLE: Final[dict[type[errors.NovaError], tuple[ExitCode, _Remedy]]] = {
     ),
     errors.RunFinishedError: (ExitCode.RUN_FINISHED, _finished),
     errors.RunBusyError: (ExitCode.RUN_BUSY, _busy),
+    errors.LeaseLostError: (ExitCode.RUN_CONFLICT, _taken_over),
     errors.CheckpointCorruptError: (ExitCode.STORE_DAMAGED, _nothing),
     errors.IdempotencyError: (ExitCode.RUN_CONFLICT, _nothing),
     errors.LLMError: (ExitCode.PROVIDER, _nothing),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -178,6 +179,30 @@ def test_of_two_processes_one_works_and_the_other_is_told_who_does(
     assert end(first)[0] == 0
     assert served.calls == 4
     assert_consistent(nova)
+
+
+def test_a_run_that_is_taken_over_is_given_up_by_the_one_that_had_it(
+    nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
+) -> None:
+    """With --steal the second completes the run, the first records nothing more and says why."""
+    served.hold(from_call=1)
+    first = start(*tour, env=served.environment)
+    served.wait_for_call()
+    second = start("resume", "tour", "--steal", "--json", env=served.environment)
+    while nova("runs", "show", "tour", "--json").check().json["lease"]["token"] < 2:
+        assert second.poll() is None
+
+    served.let_go()
+    took_over, out, err = end(second, within_s=50)
+    given_up, nothing, why = end(first, within_s=50)
+
+    assert (took_over, json.loads(out)["status"]) == (0, "completed"), err
+    assert (given_up, nothing) == (19, "")
+    assert why.count("error: ") == 1
+    assert "nova runs show tour" in why
+    assert "Traceback" not in why + err
+    nova("runs", "verify", "tour").check()
+    nova("budget", "audit").check()
 
 
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(
