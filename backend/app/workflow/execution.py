@@ -23,7 +23,7 @@ from app.errors import (
 )
 from app.stores.checkpoint.contract import RunStatus, Step, WaitingFor
 from app.workflow.run import Run
-from app.workflow.stop import Stop, StopCause, first_of
+from app.workflow.stop import Stop, StopCause, finish_anyway, first_of
 from app.workflow.values import restore, to_json
 
 if TYPE_CHECKING:
@@ -141,11 +141,16 @@ class Execution:
         finally:
             if timer is not None:
                 timer.cancel()
-            while not body.done():
-                # Asked again after a while: a workflow that swallows its cancellation would else hold the run for ever.
-                body.cancel()
-                await asyncio.wait([body], timeout=_CANCEL_AGAIN_S)
-            await self.run.cut()
+            # However often the caller is cancelled meanwhile: the lease is not given up under a write on its way.
+            await finish_anyway(self._end(body))
+
+    async def _end(self, body: asyncio.Future[Any]) -> None:
+        """Cancel the workflow, and then the steps that it left behind; return when all of them have ended."""
+        while not body.done():
+            # Asked again after a while: a workflow that swallows its cancellation would else hold the run for ever.
+            body.cancel()
+            await asyncio.wait([body], timeout=_CANCEL_AGAIN_S)
+        await self.run.cut()
 
     async def _leave(self, body: asyncio.Future[Any]) -> RunOutcome:
         """Write how the run ended."""
