@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["MODEL", "LocalModel", "LocalModelError", "missing_wheels", "running_model"]
+__all__ = ["MODEL", "LocalModel", "LocalModelError", "missing_wheels", "running_model", "suitable_threads"]
 
 MODEL: Final = "smollm2-135m"
 PARAMETERS: Final = "135 million"
@@ -74,9 +74,20 @@ def missing_wheels() -> tuple[str, ...]:
     return tuple(wheel for module, wheel in _WHEELS.items() if importlib.util.find_spec(module) is None)
 
 
+def suitable_threads() -> int:
+    """Return how many cores the model should use: two, but one where the machine is busy.
+
+    Its threads wait for each other in a loop; where they have to share cores, two are slower than one.
+    """
+    return 1 if os.getloadavg()[0] >= (os.cpu_count() or 1) else 2
+
+
 @contextlib.contextmanager
-def running_model(*, threads: int = 2) -> Iterator[LocalModel]:
+def running_model(*, threads: int | None = None) -> Iterator[LocalModel]:
     """Start the model on a free port of loopback, wait until it answers, and end it with the block.
+
+    Args:
+        threads: how many cores it may use; None takes what is suitable now.
 
     Raises:
         LocalModelError: a wheel is missing, the server ended, or it did not answer within a minute.
@@ -86,7 +97,14 @@ def running_model(*, threads: int = 2) -> Iterator[LocalModel]:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nova-local-model-")))
         log = directory / "server.log"
-        command = (sys.executable, "-m", "examples.local_model", "--serve", "--threads", str(threads))
+        command = (
+            sys.executable,
+            "-m",
+            "examples.local_model",
+            "--serve",
+            "--threads",
+            str(threads or suitable_threads()),
+        )
         server = subprocess.Popen(
             command,
             cwd=Path(__file__).resolve().parents[1],
@@ -187,11 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m examples.local_model", description=main.__doc__)
-    parser.add_argument("--threads", type=int, default=2, help="how many cores the model may use")
+    parser.add_argument("--threads", type=int, help="how many cores the model may use")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
-        serve(threads=options.threads, parent=sys.stdin.buffer, tell=sys.stdout)
+        serve(threads=options.threads or suitable_threads(), parent=sys.stdin.buffer, tell=sys.stdout)
         return 0
     try:
         with running_model(threads=options.threads) as model:

@@ -17,7 +17,7 @@ from examples.local_model import MODEL, LocalModel
 
 _EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 _DOCUMENTS = sorted((_EXAMPLES / "documents").iterdir())
-_SETTINGS = LLMConfig(max_tokens=24, temperature=0.2, seed=7, extra={"frequency_penalty": 0.6})
+_SETTINGS = LLMConfig(max_tokens=8, temperature=0.2, seed=7, extra={"frequency_penalty": 0.6})
 _NO_KEY: CredentialSource | None = None
 
 
@@ -41,13 +41,13 @@ async def test_an_answer_has_text_tokens_and_a_cost(adapter: OpenAIAdapter) -> N
 
     assert response.content.strip()
     assert response.model == MODEL
-    assert response.output_tokens == 24
+    assert response.output_tokens == 8
     assert response.finish_reason == "length"
     assert response.usage is not None
     assert response.usage.complete
     assert response.input_tokens is not None
     # A dollar per million tokens in and four out, in microcents (a hundred to the millionth of a dollar).
-    assert response.cost == response.input_tokens * 100 + 24 * 400
+    assert response.cost == response.input_tokens * 100 + 8 * 400
     assert response.dropped_params == ()
 
 
@@ -72,19 +72,19 @@ async def test_the_same_seed_streams_what_it_gave_whole(adapter: OpenAIAdapter) 
 async def test_a_prompt_beyond_the_context_is_refused_unbilled(adapter: OpenAIAdapter) -> None:
     """A prompt that does not fit into the model's context is an error of its own kind, and costs nothing."""
     with pytest.raises(LLMError) as caught:
-        await adapter.invoke("river " * 6000, _SETTINGS)
+        await adapter.invoke("river " * 3000, _SETTINGS)
 
     assert caught.value.code == "ERR_LLM_CONTEXT_TOO_LONG"
     assert caught.value.billed == "no"
     assert not caught.value.retryable
 
 
-async def test_no_document_costs_more_than_its_bound(adapter: OpenAIAdapter, prices: PriceBook) -> None:
-    """The upper bound that a hold would take covers what the real tokenizer makes of every document."""
+async def test_no_call_costs_more_than_its_bound(adapter: OpenAIAdapter, prices: PriceBook) -> None:
+    """The upper bound that a hold would take covers what the real tokenizer makes of every text."""
     config = LLMConfig(max_tokens=1, extra={"frequency_penalty": 0.6})
     texts = [document.read_text(encoding="utf-8") for document in _DOCUMENTS]
 
-    bills = [(text, await adapter.invoke(text, config)) for text in [*(text[:400] for text in texts), "é€😀" * 40]]
+    bills = [(text, await adapter.invoke(text, config)) for text in [*(text[:80] for text in texts), "é€😀" * 20]]
 
     for text, response in bills:
         bound = prices.upper_bound(text, config, provider="openai", model=MODEL)
