@@ -100,7 +100,8 @@ def console(*, stderr: bool = False, color: bool = True) -> NovaConsole:
 
 def write_json(document: object) -> None:
     """Write the one JSON document of a command to standard output."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not unicode) + "\n")
     sys.stdout.flush()
 
 

@@ -314,6 +314,17 @@ def test_streams_that_are_closed_from_the_start_do_no_harm(redirection: str, arg
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
+@pytest.mark.parametrize("option", [(), ("--json",)], ids=["text", "json"])
+def test_a_letter_that_the_terminal_does_not_have_does_no_harm(start: Start, option: tuple[str, ...]) -> None:
+    """Where the encoding is ASCII the text has an escape for it, and the document is the same JSON."""
+    process = start("ask", "Caf\u00e9", *option, env={"PYTHONIOENCODING": "ascii"})
+
+    code, out, err = end(process)
+
+    assert code == 0, err
+    assert out == "Caf\\xe9\n" if not option else json.loads(out)["content"] == "Caf\u00e9"
+
+
 def test_an_interrupted_question_is_charged_as_uncertain(nova: Nova, start: Start, served: Provider) -> None:
     """Ctrl-C while the provider is silent ends the command at once; the call counts, and the remedy shows it."""
     served.hold(from_call=1)
