@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.run_views import history_table, run_view, runs_table, text_view
 from app.cli.session import JsonOption, Session, is_terminal, session_of
 from app.stores.checkpoint.contract import RunStatus
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from app.stores.budget.contract import WindowUsage
-    from app.stores.checkpoint.codec import JsonValue
-    from app.stores.checkpoint.contract import RunHead, RunState, Step, StepRecord
+    from app.stores.checkpoint.contract import RunState, Step
 
 __all__ = ["group"]
 
 group = typer.Typer(no_args_is_help=True, help="What was run, step by step; forks, aborts, deletions.")
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
-_RESULT_SHOWN = 2_000
-_PAGE = 1_000
 
 
 @group.command("list")
@@ -49,7 +44,7 @@ def list_runs(
         lambda: session.checkpoints().list_runs(where, cursor=cursor, limit=limit, tenant_id=session.tenant)
     )
     session.show(
-        {"runs": [run_document(head) for head in page.heads], "cursor": page.cursor}, lambda: _runs_table(page.heads)
+        {"runs": [run_document(head) for head in page.heads], "cursor": page.cursor}, lambda: runs_table(page.heads)
     )
     if page.cursor is not None and not session.json:
         session.note(f"there are more: --cursor {page.cursor}")
@@ -83,7 +78,7 @@ def show(
         "budget": [window_document(window) for window in windows],
         "recorded_steps": [step_document(each) for each in state.steps],
     }
-    session.show(document, lambda: _run_view(session, state, windows, full=full))
+    session.show(document, lambda: run_view(session, state, windows, full=full))
 
 
 @group.command("history")
@@ -105,7 +100,7 @@ def history(
     steps = session.execute(
         lambda: session.checkpoints().history(run_id, after_index=after, limit=limit, tenant_id=session.tenant)
     )
-    session.show({"run_id": run_id, "steps": [step_document(each) for each in steps]}, lambda: _history_table(steps))
+    session.show({"run_id": run_id, "steps": [step_document(each) for each in steps]}, lambda: history_table(steps))
     if len(steps) == limit and not session.json:
         session.note(f"there may be more: --after {steps[-1].index}")
 
@@ -131,7 +126,7 @@ def fork(
     head = session.execute(
         lambda: session.checkpoints().fork(run_id, new_run_id, steps=steps, tenant_id=session.tenant)
     )
-    session.show(run_document(head), lambda: _runs_table([head]))
+    session.show(run_document(head), lambda: runs_table([head]))
     if not session.json:
         session.note(f"to go on with it: {session.nova} resume {new_run_id}")
 
@@ -152,7 +147,7 @@ def abort(
 
     session = session_of(ctx, json=json)
     head = session.execute(lambda: session.checkpoints().abort(run_id, reason=reason, tenant_id=session.tenant))
-    session.show(run_document(head), lambda: _runs_table([head]))
+    session.show(run_document(head), lambda: runs_table([head]))
 
 
 @group.command("delete")
@@ -176,7 +171,7 @@ def delete(
         typer.confirm(f"Delete run {run_id!r} and its steps?", abort=True, err=True)
     if not session.execute(lambda: session.checkpoints().delete(run_id, tenant_id=session.tenant)):
         raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id, tenant_id=session.tenant)
-    session.show({"run_id": run_id, "deleted": True}, lambda: _text(f"deleted run {run_id}"))
+    session.show({"run_id": run_id, "deleted": True}, lambda: text_view(f"deleted run {run_id}"))
 
 
 @group.command("verify")
@@ -188,7 +183,8 @@ def verify(ctx: typer.Context, run_id: RunArgument, *, json: JsonOption = False)
     session = session_of(ctx, json=json)
     steps = session.execute(lambda: session.checkpoints().verify(run_id, tenant_id=session.tenant))
     session.show(
-        {"run_id": run_id, "verified_steps": steps}, lambda: _text(f"run {run_id}: {steps} steps verify", style="green")
+        {"run_id": run_id, "verified_steps": steps},
+        lambda: text_view(f"run {run_id}: {steps} steps verify", style="green"),
     )
 
 
@@ -213,102 +209,3 @@ def _step(state: RunState, step_id: str) -> Step:
     raise InvalidInputError(
         f"run {state.head.run_id!r} has no recorded step {step_id!r}" + (f"; its first are: {near}" if near else "")
     )
-
-
-def _text(value: Any, *, style: str = "") -> RenderableType:
-    from rich.text import Text
-
-    from app.cli.output import printable, text_of
-
-    return Text(printable(text_of(value)), style=style)
-
-
-def _runs_table(heads: Sequence[RunHead]) -> RenderableType:
-    from app.cli.output import moment, status_text, table
-
-    if not heads:
-        return _text("no runs")
-    made = table("run", "workflow", "status", ("steps", "right"), "updated")
-    for head in heads:
-        status = status_text(head.status.value)
-        if head.waiting_for is not None:
-            status.append(f" ({head.waiting_for})")
-        made.add_row(head.run_id, head.workflow, status, str(head.next_step_index), moment(head.updated_at))
-    return made
-
-
-def _run_view(session: Session, state: RunState, windows: Sequence[WindowUsage], *, full: bool) -> RenderableType:
-    from rich.console import Group
-
-    from app.cli.budget import usage_table
-    from app.cli.output import facts, moment, status_text
-
-    head = state.head
-    rows: list[tuple[str, Any]] = [
-        ("run", head.run_id),
-        ("workflow", f"{head.workflow}, version {head.workflow_version}" if head.workflow else "none"),
-        ("status", status_text(head.status.value + (f" ({head.waiting_for})" if head.waiting_for else ""))),
-        ("started", moment(head.created_at)),
-        ("updated", moment(head.updated_at)),
-    ]
-    if head.root_run_id != head.run_id:
-        rows.append(("forked from", head.root_run_id))
-    if head.lease is not None:
-        rows.append(("worked on by", f"{head.lease.holder}, lease until {moment(head.lease.expires_at)}"))
-    if head.error:
-        rows.append(("error", _text(head.error)))
-    parts: list[RenderableType] = [facts(rows), usage_table(session, windows), _steps_table(state.steps)]
-    if head.result is not None:
-        parts.append(_result(head.result, full=full))
-    return Group(*parts)
-
-
-def _result(result: Any, *, full: bool) -> RenderableType:
-    from app.cli.output import text_of
-
-    text = text_of(result)
-    if full or len(text) <= _RESULT_SHOWN:
-        return _text(text)
-    return _text(f"{text[:_RESULT_SHOWN]}\n… {len(text) - _RESULT_SHOWN:,} more characters: --full")
-
-
-def _steps_table(steps: Sequence[StepRecord]) -> RenderableType:
-    from app.cli.output import aligned, moment, table
-    from app.workflow.calls import recorded_cost
-
-    if not steps:
-        return _text("no step is recorded yet")
-    made = table(("#", "right"), "step", ("tokens in", "right"), ("out", "right"), ("cost", "right"), "recorded")
-    costs = aligned([recorded_cost(step.meta) for step in steps])
-    for step, cost in zip(steps, costs, strict=True):
-        called = "calls" in step.meta
-        made.add_row(
-            str(step.index),
-            step.step_id,
-            *(_count(step.meta[name]) if called else "" for name in ("input_tokens", "output_tokens")),
-            cost if called else "",
-            moment(step.recorded_at),
-        )
-    return made
-
-
-def _count(value: JsonValue) -> str:
-    return f"{value:,}" if isinstance(value, int) else "?"
-
-
-def _history_table(steps: Sequence[StepRecord]) -> RenderableType:
-    from app.cli.output import moment, table
-
-    if not steps:
-        return _text("no steps")
-    made = table(("#", "right"), "step", ("bytes", "right"), "input", "hash", "recorded")
-    for step in steps:
-        made.add_row(
-            str(step.index),
-            step.step_id,
-            f"{step.size_bytes:,}",
-            step.fingerprint[:8],
-            step.hash.hex()[:12],
-            moment(step.recorded_at),
-        )
-    return made
