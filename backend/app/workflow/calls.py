@@ -69,8 +69,8 @@ class StepCalls:
         """Return what is noted beside the step's output, nothing where it made no call.
 
         ``calls``, ``input_tokens``, ``output_tokens`` and ``models`` of the responses that it got; ``cost``, what it
-        was billed in microcents; and ``lost_cost``, the part of that for answers which a crash or a failure lost, where
-        there is one. None is unknown.
+        was billed in microcents; and ``lost_cost``, the part of that for which it got no response, where there is one.
+        None is unknown.
         """
         if not self._called:
             return {}
@@ -110,8 +110,9 @@ class StepCalls:
     async def _lost_cost(self) -> Microcents:
         """Return what was billed for this step beside the responses that it has now.
 
-        A crash between a bill and the record of its answer, or a failure after the answer was generated, leaves a
-        settled hold without a response. All holds of a step begin with its key, so they lie together.
+        A failure after the answer was generated (blocked content), a cut stream that was estimated, and an answer that
+        came after its key was taken over are settled without a response. All holds of a step begin with its key, so
+        they lie together.
         """
         if self._budget is None:
             return 0
