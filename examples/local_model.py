@@ -26,13 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["MODEL", "LocalModel", "LocalModelError", "missing_wheels", "running_model", "suitable_threads"]
+__all__ = ["MODEL", "LocalModel", "LocalModelError", "missing_wheels", "running_model"]
 
 MODEL: Final = "smollm2-135m"
 PARAMETERS: Final = "135 million"
 SLOTS: Final = 3
 CONTEXT_TOKENS: Final = 8192
 """The context of all slots together: each has a third of it."""
+
+THREADS: Final = 1
+"""One, though two are faster on a quiet machine: they wait for each other in a loop, and where other programs want the
+cores too, that made a run of one minute take five."""
 
 _START_S: Final = 60.0
 _STOP_S: Final = 5.0
@@ -74,20 +78,12 @@ def missing_wheels() -> tuple[str, ...]:
     return tuple(wheel for module, wheel in _WHEELS.items() if importlib.util.find_spec(module) is None)
 
 
-def suitable_threads() -> int:
-    """Return how many cores the model should use: two, but one where the machine is busy.
-
-    Its threads wait for each other in a loop; where they have to share cores, two are slower than one.
-    """
-    return 1 if os.getloadavg()[0] >= (os.cpu_count() or 1) else 2
-
-
 @contextlib.contextmanager
-def running_model(*, threads: int | None = None) -> Iterator[LocalModel]:
+def running_model(*, threads: int = THREADS) -> Iterator[LocalModel]:
     """Start the model on a free port of loopback, wait until it answers, and end it with the block.
 
     Args:
-        threads: how many cores it may use; None takes what is suitable now.
+        threads: how many cores it may use.
 
     Raises:
         LocalModelError: a wheel is missing, the server ended, or it did not answer within a minute.
@@ -103,7 +99,7 @@ def running_model(*, threads: int | None = None) -> Iterator[LocalModel]:
             "examples.local_model",
             "--serve",
             "--threads",
-            str(threads or suitable_threads()),
+            str(threads),
         )
         server = subprocess.Popen(
             command,
@@ -205,11 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m examples.local_model", description=main.__doc__)
-    parser.add_argument("--threads", type=int, help="how many cores the model may use")
+    parser.add_argument("--threads", type=int, default=THREADS, help="how many cores the model may use")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
-        serve(threads=options.threads or suitable_threads(), parent=sys.stdin.buffer, tell=sys.stdout)
+        serve(threads=options.threads, parent=sys.stdin.buffer, tell=sys.stdout)
         return 0
     try:
         with running_model(threads=options.threads) as model:

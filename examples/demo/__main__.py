@@ -42,7 +42,7 @@ _UNDER_WAY: Final = timedelta(seconds=0.2)
 
 _SMALL_MODEL: Final = {
     "parallel": "3",
-    "note_chars": "1300",
+    "note_chars": "1200",
     "note_tokens": "80",
     "brief_chars": "220",
     "brief_tokens": "180",
@@ -235,7 +235,7 @@ def _act_resume(demo: Demo, before: Evidence) -> tuple[Evidence, str]:
 
 def _act_brief(demo: Demo, brief: str) -> None:
     demo.story.act("The brief")
-    demo.story.text(f"by {MODEL}, unedited" if demo.model else "by the stub", brief)
+    demo.story.text(f"by {MODEL}, as it came" if demo.model else "by the stub", brief)
     notes = [_note(demo, number) for number in (0, 3)]
     demo.story.say("Two of the notes that it was written from:\n")
     demo.story.notes(notes)
@@ -286,8 +286,9 @@ def _note(demo: Demo, number: int) -> tuple[str, str]:
 
 
 def _text(output: Any) -> str:
-    """Return the text of a step's output or of a run's result."""
-    return output if isinstance(output, str) else str(output["text"])
+    """Return the text of a step's output or of a run's result, marked where the model had no tokens left to end it."""
+    text = (output if isinstance(output, str) else str(output["text"])).rstrip()
+    return text if text.endswith((".", "!", "?")) else f"{text} …"
 
 
 def _read(work: Callable[[], Awaitable[T]]) -> T:

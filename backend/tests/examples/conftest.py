@@ -18,6 +18,5 @@ def local_model() -> Iterator[LocalModel]:
         if os.environ.get("CI"):
             pytest.fail(f"{text}; `make .venv/.ready-local` installs them")
         pytest.skip(text)
-    # One thread: two wait for each other in a loop, which is slow where the tests keep every core busy.
-    with running_model(threads=1) as model:
+    with running_model() as model:
         yield model

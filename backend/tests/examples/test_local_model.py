@@ -55,7 +55,7 @@ def test_the_server_counts_the_calls_that_it_begins(local_model: LocalModel) -> 
 
 def test_the_model_ends_with_its_block(local_model: LocalModel) -> None:
     """A second model gets a port of its own, and is gone when its block ends, by an error too."""
-    with contextlib.suppress(KeyboardInterrupt), running_model(threads=1) as second:
+    with contextlib.suppress(KeyboardInterrupt), running_model() as second:
         raise KeyboardInterrupt
 
     assert second.base_url != local_model.base_url
@@ -67,7 +67,7 @@ def test_the_model_ends_with_a_parent_that_is_killed(local_model: LocalModel, tm
     """When the parent is killed with SIGKILL, the model ends by itself."""
     script = (
         "from examples.local_model import running_model\nimport time\n"
-        "with running_model(threads=1) as model:\n    print(model.pid, flush=True)\n    time.sleep(600)\n"
+        "with running_model() as model:\n    print(model.pid, flush=True)\n    time.sleep(600)\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as parent:
