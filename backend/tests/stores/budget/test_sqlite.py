@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from app.errors import StoreDamagedError, StoreError
 from app.stores.budget import sqlite_book
+from app.stores.budget.contract import HoldState
 from app.stores.budget.sqlite import SqliteBudgetStore
 from tests.support.clock import FakeClock
 
@@ -52,6 +53,11 @@ class SqliteBackDoor(BackDoor):
             return []
         with closing(sqlite3.connect(self._path)) as connection:
             return connection.execute(query, values).fetchall()
+
+    def plan(self, query: str, values: Sequence[object] | Mapping[str, object]) -> str:
+        """Return how SQLite goes about a query."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            return str(connection.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall())
 
     def change(self, statement: str, *values: object) -> None:
         """Run a statement and commit it."""
@@ -131,7 +137,7 @@ class TestSqliteBudgetStore(BudgetContract):
         """Every reserve asks this, so it may not grow with what is kept."""
         await granted(store)
 
-        plan = str(back_door.read(f"EXPLAIN QUERY PLAN {sqlite_book.ANYTHING_DUE}", *[0] * 2))
+        plan = back_door.plan(sqlite_book.ANYTHING_DUE, {"now_ms": 0, "folded_ms": 0})
 
         assert plan.count("SEARCH budget_") == 4
         assert "SCAN budget_" not in plan
@@ -151,8 +157,24 @@ class TestSqliteBudgetStore(BudgetContract):
         """A reserve costs the same however many holds, entries and counters there are."""
         await granted(store)
 
-        plan = str(back_door.read(f"EXPLAIN QUERY PLAN {query}", 0, 8))
+        plan = back_door.plan(query, (0, 8))
 
         assert f"SEARCH {query.split(' FROM ')[1].split(maxsplit=1)[0]} USING" in plan
         assert index in plan
         assert "TEMP B-TREE" not in plan
+
+    async def test_listing_what_is_held_reads_open_holds_alone(
+        self, store: SqliteBudgetStore, back_door: SqliteBackDoor
+    ) -> None:
+        """Every resumed run asks this, so it may not grow with the holds that are closed."""
+        await granted(store)
+        values = {"now_ms": 0, "tenant_id": "default", "after": "", "scope": None, "limit": 100}
+        asked: list[str] = []
+        await store._database.read(lambda connection, _: connection.set_trace_callback(asked.append))
+
+        await store.holds(state=HoldState.HELD)
+
+        assert "SEARCH budget_holds USING INDEX budget_holds_to_expire" in back_door.plan(
+            sqlite_book.PAGE_OF_HELD, values
+        )
+        assert any("INDEXED BY budget_holds_to_expire" in statement for statement in asked)
