@@ -135,7 +135,7 @@ def as_json(subjects: dict[str, Subject], missing: list[str]) -> str:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="rounds that count")
+    parser.add_argument("--rounds", type=int, default=11, help="rounds that count")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 

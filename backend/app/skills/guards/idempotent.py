@@ -207,8 +207,12 @@ class IdempotentAdapter(Guard):
             pause_s = min(poll_s * (1 - self._random_share() / 2), begun.retry_after.total_seconds())
             await self._sleep(min(max(pause_s, _SHORTEST_POLL_S), max(deadline.remaining_s(), _SHORTEST_POLL_S)))
             poll_s = min(2 * poll_s, _LONGEST_POLL_S)
+
+        async def keep(response: LLMResponse) -> LLMResponse:
+            return await to_the_end(self._record(claim, response))
+
         try:
-            config, context = deadline.narrow(config, context, adapter_id=self.adapter_id)
+            config, context = deadline.narrow(config, context, adapter_id=self.adapter_id, fence=begun.token, keep=keep)
         except LLMError:
             await to_the_end(self._give_up(key, begun.token, context.tenant_id))
             raise
@@ -217,11 +221,10 @@ class IdempotentAdapter(Guard):
             tenant_id=context.tenant_id,
             token=begun.token,
             config=config,
-            context=replace(context, fence=begun.token),
+            context=context,
             recording=_Recording(),
         )
-        keep = replace(claim.context, keep=lambda response: to_the_end(self._record(claim, response)))
-        return replace(claim, context=keep)
+        return claim
 
     async def _begin(self, key: str, wanted: str, tenant_id: str) -> Started | InProgress | Completed:
         beginning = asyncio.ensure_future(

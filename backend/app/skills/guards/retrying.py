@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from app.errors import InvalidInputError, LLMError
 from app.skills.guards.wrapper import Clock, Deadline, Guard, Sleep, closing_stream
@@ -126,7 +126,7 @@ class RetryingAdapter(Guard):
     def _attempt(
         self, deadline: Deadline, config: LLMConfig, context: CallContext, attempt: int
     ) -> tuple[LLMConfig, CallContext]:
-        return deadline.narrow(config, replace(context, attempt=attempt), adapter_id=self.adapter_id)
+        return deadline.narrow(config, context, adapter_id=self.adapter_id, attempt=attempt)
 
     def _pause_s(self, error: LLMError, attempt: int, deadline: Deadline) -> float | None:
         """Return how long to wait before the next attempt, or None where there is to be none."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from app.errors import LLMError, StoreUnavailableError
 from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, StreamEvent
@@ -60,8 +60,13 @@ class Deadline:
         """Whether something would still be left after so many seconds."""
         return seconds < self.remaining_s()
 
-    def narrow(self, config: LLMConfig, context: CallContext, *, adapter_id: str) -> tuple[LLMConfig, CallContext]:
+    def narrow(
+        self, config: LLMConfig, context: CallContext, *, adapter_id: str, **changes: Any
+    ) -> tuple[LLMConfig, CallContext]:
         """Return the config and context of a call that has what is left.
+
+        Args:
+            changes: fields of the context that differ too, so that a copy is made once: it is made for every call.
 
         Raises:
             LLMError: nothing is left, so nothing is sent.
@@ -76,7 +81,8 @@ class Deadline:
                 provider=adapter_id,
                 model=config.model,
             )
-        return replace(config, timeout_s=remaining_s), replace(context, deadline=timedelta(seconds=remaining_s))
+        narrowed = replace(context, deadline=timedelta(seconds=remaining_s), **changes)
+        return replace(config, timeout_s=remaining_s), narrowed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
