@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,7 +29,8 @@ _NOT_HANDED_ON: Final = (
     "R2_",
     "REDIS_URL",
 )
-_STOP_S: Final = 5.0
+_STOP_S: Final = 1.0
+"""How long each of these is waited for."""
 
 
 class DemoError(Exception):
@@ -84,13 +84,7 @@ class Nova:
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(_STOP_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            _end(process)
 
     def _command(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
         return (sys.executable, "-m", "app.cli", *arguments)
@@ -104,6 +98,17 @@ class Nova:
             "NOVA_DATA_DIR": str(self.data_dir),
             "PYTHONPATH": os.pathsep.join(paths),
         }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to end, then to end at once, and then do not ask."""
+    for ask in (process.terminate, process.terminate, process.kill):
+        if process.poll() is not None:
+            return
+        ask()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+    process.wait()
 
 
 def shown(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[3]
 _ELSEWHERE = {
-    "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+    "DATABASE_URL": "sqlite:////no/such/directory/elsewhere.db",
     "ENV": "production",
     "LLM_ADAPTER": "claude",
     "NOVA_UNKNOWN_PRICE": "free",
@@ -19,16 +19,27 @@ _ELSEWHERE = {
 }
 
 
-def _command(data_dir: Path) -> list[str]:
-    return [sys.executable, "-m", "examples.demo", "--stub", "--data-dir", str(data_dir)]
+_WITHOUT_WHEELS = """
+import sys
+import examples.local_model
+examples.local_model._WHEELS = {"no_such_module_of_ours": "no-such-wheel"}
+from examples.demo import __main__ as demo
+sys.exit(demo.main(sys.argv[1:]))
+"""
+_WITH_A_CLAIM_THAT_IS_FALSE = """
+import sys
+from examples.demo import __main__ as demo
+from examples.demo.evidence import Claim
+demo._act_run_and_kill = demo._act_brief = demo._act_money = demo._act_your_own = lambda *_: None
+demo._act_resume = lambda *_: (None, "")
+demo.claims = lambda *_: (Claim("the sky is green", False, "it is not"),)
+sys.exit(demo.main(["--stub", *sys.argv[1:]]))
+"""
 
 
-def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
-    """It kills a run, resumes it, and all of its claims are true, whatever the user's environment points at."""
-    (tmp_path / "nova.db").write_bytes(b"of an earlier demo")
-
-    done = subprocess.run(
-        _command(tmp_path),
+def _played(script: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, "--data-dir", str(data_dir)],
         cwd=_ROOT,
         env={**os.environ, **_ELSEWHERE},
         capture_output=True,
@@ -37,7 +48,18 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
         check=False,
     )
 
+
+def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
+    """Without the small model it says so and takes the stub; it kills a run and resumes it, and its claims are true.
+
+    What the user's own environment points at makes no difference.
+    """
+    (tmp_path / "nova.db").write_bytes(b"of an earlier demo")
+
+    done = _played(_WITHOUT_WHEELS, tmp_path)
+
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "no no-such-wheel" in done.stdout
     assert "kill -9" in done.stdout
     assert done.stdout.count("\nyes  ") == 5
     assert "\nNO " not in done.stdout
@@ -45,10 +67,18 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_false_claim_fails_the_demo(tmp_path: Path) -> None:
+    """Where a claim is not true, the demo says which, and ends with code 1."""
+    done = _played(_WITH_A_CLAIM_THAT_IS_FALSE, tmp_path)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "\nNO   the sky is green: this is not so\n     it is not\n" in done.stdout
+
+
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
     """Ctrl-C in the middle of the run ends the demo with code 130, and every process of it."""
     with subprocess.Popen(
-        _command(tmp_path),
+        [sys.executable, "-m", "examples.demo", "--stub", "--data-dir", str(tmp_path)],
         cwd=_ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
