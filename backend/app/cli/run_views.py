@@ -116,7 +116,7 @@ def history_table(steps: Sequence[StepRecord]) -> RenderableType:
             step.step_id,
             f"{step.size_bytes:,}",
             step.fingerprint[:8],
-            step.hash.hex()[:12],
+            step.hash.hex()[:8],
             moment(step.recorded_at),
         )
     return made
