@@ -55,6 +55,9 @@ _STUB: Final = {"note_tokens": "60", "brief_tokens": "120"}
 """The stub has nothing to say; this is enough of it."""
 
 
+_HOSTED: Final = ("claude-sonnet-4-5", "gpt-4o-mini")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
     """The parts that the acts share.
@@ -122,7 +125,7 @@ def _play(demo: Demo) -> bool:
     _act_brief(demo, brief)
     _act_money(demo, after)
     true = _act_claims(demo, before, after)
-    _act_your_own(demo)
+    _act_your_own(demo, after)
     return true
 
 
@@ -262,11 +265,15 @@ def _act_claims(demo: Demo, before: Evidence, after: Evidence) -> bool:
     return true
 
 
-def _act_your_own(demo: Demo) -> None:
+def _act_your_own(demo: Demo, after: Evidence) -> None:
     demo.story.act("Your turn")
+    demo.story.say("What as many tokens cost with a large model and with a small one, at the published prices:")
+    tokens = {key: str(after.tokens(key)) for key in ("input_tokens", "output_tokens")}
+    options = ("--input-tokens", tokens["input_tokens"], "--output-tokens", tokens["output_tokens"])
+    demo.show("prices", *_HOSTED, *options)
     demo.story.say(
         f"""
-        A real model changes the text and nothing else: the same flow then reads whole documents, and gets them right.
+        Such a model changes the text and nothing else: the same flow then reads whole documents, and gets them right.
 
         $ . .venv/bin/activate
         $ export ANTHROPIC_API_KEY=...

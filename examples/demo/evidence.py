@@ -51,6 +51,11 @@ class Evidence:
         """Return what one step cost, in microcents, or the steps below it: ``notes`` for ``notes/0``, ``notes/1``."""
         return sum(_cost(step) for step in self.steps if step.step_id.split("/")[0] == step_id)
 
+    def tokens(self, key: str) -> int:
+        """Return the sum of ``input_tokens`` or ``output_tokens`` over all recorded steps, as far as they are known."""
+        counts = [step.meta.get(key) for step in self.steps]
+        return sum(count for count in counts if isinstance(count, int))
+
     @property
     def recorded_cost(self) -> int:
         """What all recorded steps cost together, in microcents."""
