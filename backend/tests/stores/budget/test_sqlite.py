@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
@@ -11,11 +12,11 @@ import pytest
 
 from app.errors import StoreDamagedError, StoreError
 from app.stores.budget import sqlite_book
-from app.stores.budget.contract import HoldState
+from app.stores.budget.contract import KEEP_CLOSED, HoldState
 from app.stores.budget.sqlite import SqliteBudgetStore
 from tests.support.clock import FakeClock
 
-from .contract import DAY, BackDoor, BudgetContract, granted, spent_and_held
+from .contract import DAY, LEASE, BackDoor, BudgetContract, granted, spent_and_held
 
 TABLES = ("budget_limits", "budget_counters", "budget_holds", "budget_adjustments")
 
@@ -178,3 +179,19 @@ class TestSqliteBudgetStore(BudgetContract):
             sqlite_book.PAGE_OF_HELD, values
         )
         assert any("INDEXED BY budget_holds_to_expire" in statement for statement in asked)
+
+    async def test_a_reserve_clears_away_a_bounded_number(
+        self, store: SqliteBudgetStore, back_door: SqliteBackDoor, clock: FakeClock
+    ) -> None:
+        """After a quiet week the first caller does not pay for everything that has fallen due: 64 holds each time."""
+        await asyncio.gather(*(granted(store, f"h{number}", 1) for number in range(70)))
+        clock.advance(LEASE)
+
+        await granted(store, "first", 1, "other")
+        still_open = back_door.read("SELECT count(*) FROM budget_holds WHERE scopes = '[\"s\"]' AND state = 'held'")
+        await granted(store, "second", 1, "other")
+        clock.advance(KEEP_CLOSED)
+        await granted(store, "third", 1, "other")
+
+        assert still_open == [(70 - 64,)]
+        assert back_door.holds_kept() == 70 - 64 + 3
