@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from app.errors import HoldConflictError, InvalidInputError
 from app.money import Microcents, format_usd
-from app.stores.budget.contract import KEEP_CLOSED, AuditFinding, AuditReport, Hold, HoldState, WindowUsage
+from app.stores.budget.contract import AuditFinding, AuditReport, Hold, HoldState, WindowUsage
 from app.stores.budget.rules import Counter
 from app.stores.budget.windows import is_kept, kind_of
 
@@ -42,10 +42,6 @@ class Adjustment:
     amounts: tuple[tuple[str, Microcents], ...]
     reason: str
     created_at: datetime
-
-    def is_folded(self, now: datetime) -> bool:
-        """Whether its amounts belong to the bases by now. A caller's id is kept: it must never count twice."""
-        return self.kind is not EntryKind.NAMED and self.created_at + KEEP_CLOSED <= now
 
 
 def named(

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from app.errors import NovaError
 from app.stores.budget import sqlite_book
-from app.stores.budget.contract import WINDOWS, BudgetStore, Granted, HoldState, Refused
+from app.stores.budget.contract import WINDOWS, BudgetStore, Granted, Hold, HoldState, Refused
 from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.budget.sqlite import SqliteBudgetStore
 from tests.support.clock import FakeClock
@@ -98,10 +98,11 @@ class BudgetMachine(RuleBasedStateMachine):
     @rule(hold_id=HOLD_ID, amount=AMOUNT, scopes=SCOPES, lease=LEASE, tenant=TENANT)
     def reserve(self, hold_id: str, amount: int, scopes: list[str], lease: timedelta, tenant: str) -> None:
         """Whoever knows an id may reserve; a new hold never passes a limit, and a refusal has a reason."""
-        asked = self.clock.now
+        known = self.answer(self.memory, lambda store: store.hold(hold_id, tenant_id=tenant))
         answer = self.both(lambda store: store.reserve(hold_id, amount, scopes, lease=lease, tenant_id=tenant))
 
-        if isinstance(answer, Granted) and answer.hold.created_at == asked and answer.hold.permits_call:
+        if isinstance(answer, Granted) and not isinstance(known, Hold):
+            assert answer.hold.permits_call
             assert all(w.limit is None or w.spent + w.held <= w.limit for w in answer.windows)
         if isinstance(answer, Refused):
             assert answer.blocking
