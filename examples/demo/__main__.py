@@ -8,35 +8,26 @@ stores and the model's own count; the exit code is 1 if one of them is not true.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import yaml
 from rich.console import Console
 
 from app.money import format_usd
-from app.settings import Settings
 from app.stores.budget.contract import HoldState
-from examples.demo.evidence import Evidence, claims, gather, wait_for_middle
-from examples.demo.nova import ROOT, DemoError, Nova, shown
+from examples.demo.evidence import Evidence, claims, wait_for_middle
+from examples.demo.nova import DemoError, shown
+from examples.demo.stage import RUN_ID, Demo, prepared, read
 from examples.demo.story import Story
-from examples.local_model import MODEL, LocalModel, LocalModelError, missing_wheels, running_model
+from examples.local_model import MODEL, LocalModelError
 
-T = TypeVar("T")
-
-RUN_ID: Final = "demo"
 KILL_AFTER_NOTES: Final = 5
-EXAMPLES: Final = ROOT / "examples"
 
-_STUB_LATENCY_S: Final = 0.5
 _UNDER_WAY: Final = timedelta(seconds=0.2)
 """How long the calls of the moment have been under way when the process is killed: it is in the midst of them."""
 
@@ -58,57 +49,18 @@ _STUB: Final = {"note_tokens": "60", "brief_tokens": "120"}
 _HOSTED: Final = ("claude-sonnet-4-5", "gpt-4o-mini")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demo:
-    """The parts that the acts share.
-
-    Attributes:
-        model: the server of the small model; None: the stub answers.
-        flow: the flow file that is run.
-        budget: of the run, as it is given to ``nova run``.
-    """
-
-    story: Story
-    nova: Nova
-    model: LocalModel | None
-    flow: Path
-    documents: Path
-    budget: str
-
-    @property
-    def settings(self) -> Settings:
-        """Where the run's stores lie, whatever the environment says of others."""
-        return Settings(
-            env="development",
-            nova_data_dir=self.nova.data_dir,
-            checkpoint_store="sqlite",
-            budget_store="sqlite",
-            database_url=None,
-        )
-
-    def show(self, *arguments: str) -> None:
-        """Show a command of ``nova`` and what it says."""
-        self.story.command("nova", *arguments)
-        self.nova.call(*arguments)
-
-    def look(self) -> Evidence:
-        """Read what is on record now."""
-        calls = None if self.model is None else self.model.calls
-        return _read(lambda: gather(self.settings, RUN_ID, calls=calls))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play the demo and return its exit code: 0, 1 if a claim is not true or a part failed, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description="A run that is killed and resumed.")
     parser.add_argument("--stub", action="store_true", help="the stub in place of the small model")
-    parser.add_argument("--data-dir", type=Path, default=ROOT / ".demo", help="where its state lies; emptied first")
+    parser.add_argument("--data-dir", type=Path, help="where its state is to lie; default: .demo, emptied")
     options = parser.parse_args(arguments)
     console = Console(markup=False, emoji=False, highlight=False)
     story = Story(console)
     # SIGTERM unwinds as Ctrl-C does, so that no child is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with _prepared(story, options.data_dir.resolve(), stub=options.stub) as demo:
+        with prepared(story, options.data_dir, stub=options.stub) as demo:
             return 0 if _play(demo) else 1
     except (DemoError, LocalModelError) as error:
         story.failed(str(error))
@@ -129,59 +81,6 @@ def _play(demo: Demo) -> bool:
     return true
 
 
-@contextlib.contextmanager
-def _prepared(story: Story, data_dir: Path, *, stub: bool) -> Iterator[Demo]:
-    """Empty the data directory and start the model; the model ends with the block."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    for old in data_dir.glob("nova.db*"):
-        old.unlink()
-    story.act("A model")
-    missing = missing_wheels()
-    if stub or missing:
-        yield _with_stub(story, data_dir, missing=() if stub else missing)
-        return
-    with running_model() as model:
-        story.say(
-            f"""
-            SmolLM2 with 135 million parameters is served by llama.cpp at {model.base_url} (process {model.pid}).
-            It is a real model, and a tiny one: it writes sentences, and often gets the facts wrong. What this demo is
-            about is the run around it: its budget, its record, and what a crash costs.
-            """
-        )
-        settings = {**model.environment, "NOVA_PRICES_FILE": shown(EXAMPLES / "prices.yaml")}
-        yield Demo(
-            story=story,
-            nova=Nova(data_dir=data_dir, settings=settings),
-            model=model,
-            flow=EXAMPLES / "brief.yaml",
-            documents=EXAMPLES / "documents",
-            budget="$0.03",
-        )
-
-
-def _with_stub(story: Story, data_dir: Path, *, missing: Sequence[str]) -> Demo:
-    why = f"The small model is not installed here (no {' and no '.join(missing)}), so" if missing else "As asked for,"
-    story.say(
-        f"""
-        {why} Nova's stub answers in its place: deterministic, offline, and without any sense.
-        It is told to take half a second for each call. Everything else is as it would be with a model.
-        """,
-        style="yellow" if missing else "",
-    )
-    flow = yaml.safe_load((EXAMPLES / "brief.yaml").read_text(encoding="utf-8"))
-    flow["defaults"]["extra"] = {"latency_s": _STUB_LATENCY_S}
-    slow = data_dir / "brief.yaml"
-    slow.write_text(yaml.safe_dump(flow, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return Demo(
-        story=story,
-        nova=Nova(data_dir=data_dir, settings={"LLM_ADAPTER": "stub"}),
-        model=None,
-        flow=slow,
-        documents=EXAMPLES / "documents",
-        budget="$0.04",
-    )
-
-
 def _act_run_and_kill(demo: Demo) -> Evidence:
     """Start the run, kill it in the middle, and return what was on record then."""
     story = demo.story
@@ -198,7 +97,7 @@ def _act_run_and_kill(demo: Demo) -> Evidence:
     run = ("run", shown(demo.flow), *given, "--budget", demo.budget, "--run-id", RUN_ID)
     story.command("nova", *run, variables=demo.nova.variables)
     with demo.nova.started(*run) as process:
-        _read(
+        read(
             lambda: wait_for_middle(
                 demo.settings,
                 RUN_ID,
@@ -296,19 +195,6 @@ def _text(output: Any) -> str:
     """Return the text of a step's output or of a run's result, marked where the model had no tokens left to end it."""
     text = (output if isinstance(output, str) else str(output["text"])).rstrip()
     return text if text.endswith((".", "!", "?")) else f"{text} …"
-
-
-def _read(work: Callable[[], Awaitable[T]]) -> T:
-    """Read the stores in a loop of its own, and let go of them: the next command is another process."""
-    from app.stores import close_stores
-
-    async def whole() -> T:
-        try:
-            return await work()
-        finally:
-            await close_stores()
-
-    return asyncio.run(whole())
 
 
 if __name__ == "__main__":

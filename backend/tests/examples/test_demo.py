@@ -54,8 +54,6 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
 
     What the user's own environment points at makes no difference.
     """
-    (tmp_path / "nova.db").write_bytes(b"of an earlier demo")
-
     done = _played(_WITHOUT_WHEELS, tmp_path)
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -65,6 +63,19 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
     assert "\nNO " not in done.stdout
     assert "goes on" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_demo_does_not_touch_somebodys_state(tmp_path: Path) -> None:
+    """A directory that has a database in it is refused with code 1, and stays as it is."""
+    state = tmp_path / "nova.db"
+    state.write_bytes(b"dear to somebody")
+
+    done = _played(_WITHOUT_WHEELS, tmp_path)
+
+    assert done.returncode == 1
+    assert "has a nova.db already" in " ".join(done.stdout.split())
+    assert list(tmp_path.iterdir()) == [state]
+    assert state.read_bytes() == b"dear to somebody"
 
 
 def test_a_false_claim_fails_the_demo(tmp_path: Path) -> None:
