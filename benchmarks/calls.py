@@ -163,16 +163,15 @@ def as_json(modes: list[Mode], results: Results, versions: dict[str, str], missi
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="rounds that count")
-    parser.add_argument(
-        "--calls", type=int, default=150, help="calls of a turn one after another; 3 times that at once"
-    )
+    # Many short turns: what else the machine does changes within seconds.
+    parser.add_argument("--rounds", type=int, default=15, help="rounds that count")
+    parser.add_argument("--calls", type=int, default=60, help="calls of a turn one after another; 4 times that at once")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
     modes = [
         Mode("one after another", options.calls, 1),
-        Mode(f"{CONCURRENCY} at once", 3 * options.calls, CONCURRENCY),
+        Mode(f"{CONCURRENCY} at once", 4 * options.calls, CONCURRENCY),
     ]
     results, versions, missing = measure(modes, options.rounds)
     if options.json:
