@@ -212,5 +212,5 @@ TestAllDueAtOnce = BudgetMachine.TestCase
 TestAllDueAtOnce.settings = settings(max_examples=15, stateful_step_count=50, deadline=None)
 TestOneDueAtATime = SmallPortions.TestCase
 TestOneDueAtATime.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
-TestForLong = pytest.mark.soak(SoakedMachine.TestCase)
+TestForLong = pytest.mark.timeout(3_600)(pytest.mark.soak(SoakedMachine.TestCase))
 TestForLong.settings = settings(max_examples=400, stateful_step_count=100, deadline=None)

@@ -9,14 +9,7 @@ from typing import Final
 
 import pytest
 
-from app.stores.budget.contract import (
-    BudgetStore,
-    Granted,
-    Hold,
-    Refused,
-    Window,
-    WindowUsage,
-)
+from app.stores.budget.contract import BudgetStore, Granted, Hold, Refused, Window, WindowUsage
 
 LEASE: Final = timedelta(seconds=30)
 MS: Final = timedelta(milliseconds=1)

@@ -11,19 +11,7 @@ from app.errors import UnknownHoldError
 from app.stores.budget.contract import KEEP_CLOSED, BudgetStore, Granted, Window
 from tests.support.clock import NOON, FakeClock
 
-from .support import (
-    DAY,
-    LEASE,
-    MS,
-    BackDoor,
-    Close,
-    Verb,
-    clean,
-    every_closing,
-    granted,
-    refused,
-    spent_and_held,
-)
+from .support import DAY, LEASE, MS, BackDoor, Close, Verb, clean, every_closing, granted, refused, spent_and_held
 
 
 class Windows:
