@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.cli.exits import ExitCode
 from app.stores.budget.contract import Hold, HoldState
 from app.stores.budget.sqlite import SqliteBudgetStore
 from app.stores.checkpoint.contract import RunStatus, Step
@@ -130,35 +131,31 @@ def start(place: Place, run_id: str) -> tuple[str, ...]:
 
 
 def killed_and_resumed(place: Place, run_id: str, *, moments: random.Random, longest_s: float) -> list[Books]:
-    """Start a run, kill it at a random moment, resume it to its end; return the books after each kill and the end."""
+    """Kill a run at one or two random moments and carry it to its end; return the books after each kill and the end."""
     seen: list[Books] = []
-    process = place.nova.start(*start(place, run_id))
-    time.sleep(moments.uniform(0.2, longest_s))
-    kill(process)
-    books = read_books(place, run_id)
-    if books is None:
-        place.nova.run(*start(place, run_id))
-    else:
-        seen.append(books)
-        resumed = place.nova.start("resume", run_id)
-        if moments.random() < 0.5:  # half of them are killed a second time
-            time.sleep(moments.uniform(0.2, longest_s))
-            kill(resumed)
-            again = read_books(place, run_id)
-            assert again is not None
-            seen.append(again)
-        else:
-            resumed.communicate(timeout=120)
-        # A run whose inputs were not all on record yet is started again; any other that is not completed is resumed.
-        last = seen[-1] if resumed.returncode else None
-        if last is not None or resumed.returncode:
-            place.nova.run("resume", run_id, ok=(0, 6, 12))
-        final = read_books(place, run_id)
-        if final is None or final.status is not RunStatus.COMPLETED:
-            place.nova.run(*start(place, run_id))
+    command = start(place, run_id)
+    for _ in range(moments.choice([1, 2])):
+        process = place.nova.start(*command)
+        time.sleep(moments.uniform(0.2, longest_s))
+        kill(process)
+        if (books := read_books(place, run_id)) is not None:
+            seen.append(books)
+            command = ("resume", run_id)
+    carry_on(place, run_id)
     final = read_books(place, run_id)
     assert final is not None
     return [*seen, final]
+
+
+def carry_on(place: Place, run_id: str) -> None:
+    """Resume a run to its end; one that was killed before all of its inputs were on record is started again."""
+    done = place.nova.run(
+        "resume", run_id, ok=(ExitCode.OK, ExitCode.RUN_NOT_FOUND, ExitCode.RUN_FINISHED, ExitCode.RUN_FAILED)
+    )
+    if done.returncode == ExitCode.RUN_FAILED:
+        assert "Start it again with the same run id and inputs" in done.stderr
+    if done.returncode in {ExitCode.RUN_NOT_FOUND, ExitCode.RUN_FAILED}:
+        place.nova.run(*start(place, run_id))
 
 
 def campaign(place: Place, *, kills: int, seed: int) -> None:
