@@ -213,4 +213,4 @@ TestAllDueAtOnce.settings = settings(max_examples=15, stateful_step_count=50, de
 TestOneDueAtATime = SmallPortions.TestCase
 TestOneDueAtATime.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
 TestForLong = pytest.mark.timeout(3_600)(pytest.mark.soak(SoakedMachine.TestCase))
-TestForLong.settings = settings(max_examples=400, stateful_step_count=100, deadline=None)
+TestForLong.settings = settings(max_examples=600, stateful_step_count=100, deadline=None)
