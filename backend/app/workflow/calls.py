@@ -17,7 +17,7 @@ from app.stores.checkpoint.codec import JsonValue, canonical_json, parse_json
 
 __all__ = ["StepCalls", "read_response", "recorded_cost", "request_fingerprint", "response_json"]
 
-_PAGE: Final = 100
+_PAGE: Final = 20
 
 
 class StepCalls:
@@ -119,9 +119,7 @@ class StepCalls:
         paid = {response.hold_id for response in self._responses.values()}
         lost, after, more = 0, f"{self._key}/", True
         while more:
-            page = await self._budget.holds(
-                scope=f"run:{self._context.run_id}", after=after, limit=_PAGE, tenant_id=self._context.tenant_id
-            )
+            page = await self._budget.holds(after=after, limit=_PAGE, tenant_id=self._context.tenant_id)
             own = [hold for hold in page if hold.hold_id.startswith(f"{self._key}/")]
             lost += sum(hold.charged for hold in own if hold.state is HoldState.SETTLED and hold.hold_id not in paid)
             more = len(own) == _PAGE
