@@ -19,7 +19,7 @@ help:  ## What can be made
 # A finished environment is brought up to date in place, since something may be running in it; an unfinished one is made anew.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Nova needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
-	@echo "setting up .venv (about half a minute)"
+	@echo "setting up .venv (half a minute with uv, one with pip)"
 	@if command -v uv >/dev/null 2>&1; then \
 	  { [ -f $@ ] || uv venv -q --clear --python $(PYTHON) .venv; } && \
 	  uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock && \

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "examine"]
 
 CONNECT_TIMEOUT_S: Final = 3.0
+_ENVIRONMENTS: Final = frozenset({"development", "dev", "test", "ci", "staging"})
+"""Names that are no typing error of ``production``."""
+
 LOW_DISK_BYTES: Final = 200 * 1024 * 1024
 
 State = Literal["ok", "note", "problem"]
@@ -69,6 +72,14 @@ def examine(session: Session) -> Iterator[Finding]:
 def _environment(settings: Settings) -> Finding:
     if settings.production:
         return Finding(part="environment", state="ok", in_force=settings.env, why="ENV: nothing falls back silently")
+    if settings.env not in _ENVIRONMENTS:
+        return Finding(
+            part="environment",
+            state="note",
+            in_force=settings.env,
+            why="ENV has a name of your own: memory and the stub stand in for what is not configured",
+            remedy="only ENV=production (or prod) makes that an error",
+        )
     return Finding(
         part="environment",
         state="ok",

@@ -85,11 +85,10 @@ def _check_met(choice: Choice, settings: Settings, variable: str) -> None:
             variable="DATABASE_URL",
         )
     if choice.backend == "memory" and choice.implicit and settings.production:
-        remedy = "DATABASE_URL" if choice.kind == "checkpoint" else "REDIS_URL"
         raise ConfigurationError(
-            f"in production the {choice.kind} store does not fall back to memory: set {remedy}, or {variable}=memory "
-            "if losing it at every restart is what you want",
-            variable=remedy,
+            f"in production the {choice.kind} store does not fall back to memory: set DATABASE_URL=sqlite:////path/nova.db "
+            f"for all three stores, or {variable}=memory if losing it at every restart is what you want",
+            variable="DATABASE_URL",
         )
 
 

@@ -34,6 +34,14 @@ def test_with_nothing_set_it_shows_sqlite_for_the_commands_and_memory_for_the_li
     assert "sqlite (library: memory)" in " ".join(table.split())
 
 
+def test_a_name_of_ones_own_for_the_environment_is_noted(nova: Nova) -> None:
+    """A misspelt ``production`` forbids nothing, so it does not pass for fine."""
+    examined = nova("doctor", "--json", env={"ENV": "prd"}).check().json
+
+    assert parts(examined)["environment"]["state"] == "note"
+    assert "ENV=production" in parts(examined)["environment"]["remedy"]
+
+
 def test_it_makes_no_file(nova: Nova, tmp_path: Path) -> None:
     """Looking changes nothing: the data directory is not even made."""
     nova("--data-dir", str(tmp_path / "new"), "doctor").check()

@@ -249,7 +249,8 @@ class TestProduction:
 
         error = refusal(kind)
 
-        assert error.variable == ("DATABASE_URL" if kind == "checkpoint" else "REDIS_URL")
+        assert error.variable == "DATABASE_URL"
+        assert "DATABASE_URL=sqlite:////" in str(error)
         assert f"{variable_of(kind)}=memory" in str(error)
 
     @pytest.mark.parametrize("kind", KINDS)
