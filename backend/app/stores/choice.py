@@ -86,8 +86,8 @@ def _check_met(choice: Choice, settings: Settings, variable: str) -> None:
         )
     if choice.backend == "memory" and choice.implicit and settings.production:
         raise ConfigurationError(
-            f"in production the {choice.kind} store does not fall back to memory: set DATABASE_URL=sqlite:////path/nova.db "
-            f"for all three stores, or {variable}=memory if losing it at every restart is what you want",
+            f"in production the {choice.kind} store does not fall back to memory: set DATABASE_URL=sqlite:////path/nova.db"
+            f" for all three stores, or {variable}=memory if losing it at every restart is what you want",
             variable="DATABASE_URL",
         )
 
