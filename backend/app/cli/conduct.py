@@ -12,7 +12,8 @@ from app.cli.exits import Ended, ExitCode, Explanation
 from app.cli.interrupts import Interrupts, watched
 from app.cli.outcome import Left
 from app.cli.progress import RunProgress, progress_on
-from app.errors import NovaError, RunBusyError
+from app.cli.standing import has_flow, needs_program
+from app.errors import NovaError, RunBusyError, WorkflowDefinitionError
 from app.workflow.engine import Runner
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Conductor:
     async def left_by(self, report: ResumeReport) -> Left:
         """Return how a run of many was left."""
         windows = await self._windows(report.run_id)
+        if isinstance(report.error, WorkflowDefinitionError) and not await self._has_flow(report.run_id):
+            return self._left(report.run_id, to_program=True, windows=windows)
         return self._left(report.run_id, outcome=report.outcome, error=report.error, windows=windows)
 
     async def resume(self, run_id: str, **options: Any) -> RunOutcome:
@@ -58,10 +61,15 @@ class Conductor:
 
         Raises:
             RunBusyError: somebody is at work on it.
+            WorkflowDefinitionError: its code is that of a Python program; or its recorded flow cannot run.
             and those of :meth:`Runner.resume`.
         """
         try:
             return await self.runner.resume(run_id, **options)
+        except WorkflowDefinitionError as error:
+            if await self._has_flow(run_id):
+                raise
+            raise WorkflowDefinitionError(needs_program(run_id)) from error
         except RunBusyError as busy:
             if not await self._held_elsewhere(run_id):
                 raise
@@ -77,6 +85,10 @@ class Conductor:
         except NovaError:
             # What became of the run is told in any case; its money can be asked for when the store answers again.
             return ()
+
+    async def _has_flow(self, run_id: str) -> bool:
+        head = await self.session.checkpoints().head(run_id, tenant_id=self.session.tenant)
+        return head is not None and has_flow(head)
 
     async def _held_elsewhere(self, run_id: str) -> bool:
         from app.stores.holder import Holder

@@ -14,6 +14,7 @@ from app.stores.checkpoint.contract import RunStatus
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from app.cli.session import Session
     from app.stores.budget.contract import WindowUsage
@@ -33,6 +34,7 @@ class Left:
         windows: what its scope has spent, empty where the budget store did not say.
         began: it got its lease, so that it can be resumed.
         stopped: the exit code of the signal that stopped it, None without one.
+        to_program: it was passed over, because its code is that of a Python program.
     """
 
     run_id: str
@@ -41,6 +43,7 @@ class Left:
     windows: Sequence[WindowUsage] = ()
     began: bool = True
     stopped: ExitCode | None = None
+    to_program: bool = False
 
 
 def conclude(session: Session, left: Left) -> None:
@@ -61,6 +64,8 @@ def conclude(session: Session, left: Left) -> None:
 def conclude_all(session: Session, runs: Sequence[Left]) -> None:
     """Show what became of many runs; the exit code is that of the first that is not completed.
 
+    Runs that are left to their programs do not count: nothing here could have completed them.
+
     Raises:
         typer.Exit: one of them is not completed.
     """
@@ -77,6 +82,8 @@ def conclude_all(session: Session, runs: Sequence[Left]) -> None:
 
 def _explained(session: Session, left: Left) -> Explanation | None:
     """Return why a run is not completed, None where it is."""
+    if left.to_program:
+        return None
     go_on = f"to go on: {session.nova} resume {left.run_id}"
     if left.error is not None:
         told = explain(left.error, nova=session.nova)
@@ -113,6 +120,8 @@ def _document(session: Session, left: Left) -> dict[str, Any]:
     from app.workflow.values import to_json
 
     document: dict[str, Any] = {"run_id": left.run_id, "tenant": session.tenant}
+    if left.to_program:
+        document["left_to"] = "its program"
     if left.outcome is not None:
         outcome = left.outcome
         document |= {
@@ -155,7 +164,7 @@ def _say_money(session: Session, left: Left) -> None:
 def _table(explained: Sequence[tuple[Left, Explanation | None]]) -> RenderableType:
     from rich.text import Text
 
-    from app.cli.output import aligned, printable, status_text, table
+    from app.cli.output import aligned, printable, table
 
     if not explained:
         return Text("no run is interrupted or waits for its budget")
@@ -165,9 +174,19 @@ def _table(explained: Sequence[tuple[Left, Explanation | None]]) -> RenderableTy
         outcome = left.outcome
         made.add_row(
             left.run_id,
-            Text("not resumed", style="yellow") if outcome is None else status_text(outcome.status.value),
+            _left_as(left),
             "" if outcome is None else str(outcome.steps_run + outcome.steps_replayed),
             "" if outcome is None else cost,
             "" if told is None else printable(told.message),
         )
     return made
+
+
+def _left_as(left: Left) -> Text:
+    from rich.text import Text
+
+    from app.cli.output import status_text
+
+    if left.to_program:
+        return Text("left to its program", style="dim")
+    return Text("not resumed", style="yellow") if left.outcome is None else status_text(left.outcome.status.value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.run_views import history_table, run_view, runs_table, text_view
 from app.cli.session import JsonOption, Session, is_terminal, session_of
+from app.cli.standing import has_flow, resume_in_program
 from app.stores.checkpoint.contract import RunStatus
 
 if TYPE_CHECKING:
@@ -128,7 +130,10 @@ def fork(
     )
     session.show(run_document(head), lambda: runs_table([head]))
     if not session.json:
-        session.note(f"to go on with it: {session.nova} resume {new_run_id}")
+        if has_flow(head):
+            session.note(f"to go on with it: {session.nova} resume {shlex.quote(new_run_id)}")
+        else:
+            session.note(f"go on with it in its program: {resume_in_program(new_run_id)}")
 
 
 @group.command("abort")
@@ -158,19 +163,16 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Delete a run and its steps. What it spent stays counted.
+    """Delete a run, its steps and its limits. What it spent stays counted.
 
     Example:  nova runs delete tour --yes
     """
-    from app.errors import RunNotFoundError
-
     session = session_of(ctx, json=json)
     if not yes:
         if not is_terminal():
             raise typer.BadParameter("nobody can be asked here: confirm with --yes", param_hint="--yes")
         typer.confirm(f"Delete run {run_id!r} and its steps?", abort=True, err=True)
-    if not session.execute(lambda: session.checkpoints().delete(run_id, tenant_id=session.tenant)):
-        raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id, tenant_id=session.tenant)
+    session.execute(lambda: _delete(session, run_id))
     session.show({"run_id": run_id, "deleted": True}, lambda: text_view(f"deleted run {run_id}"))
 
 
@@ -186,6 +188,18 @@ def verify(ctx: typer.Context, run_id: RunArgument, *, json: JsonOption = False)
         {"run_id": run_id, "verified_steps": steps},
         lambda: text_view(f"run {run_id}: {steps} steps verify", style="green"),
     )
+
+
+async def _delete(session: Session, run_id: str) -> None:
+    from app.errors import RunNotFoundError
+    from app.workflow.ceiling import RunCeiling
+
+    ceiling = RunCeiling(budget=session.budget(), tenant_id=session.tenant)
+    limits = await ceiling.limits(run_id)
+    # The run goes first: killed in between, this leaves a limit without a run, and never a run without its limit.
+    if not await session.checkpoints().delete(run_id, tenant_id=session.tenant):
+        raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id, tenant_id=session.tenant)
+    await ceiling.remove(run_id, limits)
 
 
 async def _read(session: Session, run_id: str) -> tuple[RunState, tuple[WindowUsage, ...]]:

@@ -146,7 +146,7 @@ def test_a_fork_has_its_first_steps_and_leaves_the_original_alone(nova: Nova, se
 
     forked = nova("runs", "fork", "tour", "copy", "--steps", "1")
 
-    assert forked.check().err.strip() == "to go on with it: nova resume copy"
+    assert forked.check().err.strip() == "go on with it in its program: runner.resume('copy')"
     assert nova("runs", "show", "copy", "--json").check().json["steps"] == 1
     assert nova("runs", "show", "tour", "--json").check().json == before
 
@@ -176,6 +176,28 @@ def test_deleting_asks_for_a_word_and_says_when_there_is_nothing(nova: Nova, see
     assert (unconfirmed.code, still_there.code) == (2, 0)
     assert deleted.check().json == {"run_id": "tour", "deleted": True}
     assert again.code == 10
+
+
+def test_deleting_takes_the_limits_of_the_run_away_and_those_of_no_other(nova: Nova, seed: Seed) -> None:
+    """A deleted run leaves what it spent, and no limit that a later run of its id would meet."""
+    seed("tour")
+    for scope, window in (("run:tour", "total"), ("run:tour", "day"), ("run:tour-2", "total")):
+        nova("budget", "set", scope, "$1", "--window", window).check()
+
+    nova("runs", "delete", "tour", "--yes").check()
+    windows = nova("budget", "show", "run:tour", "run:tour-2", "--json").check().json["windows"]
+
+    assert [window["scope"] for window in windows if window["limit"] is not None] == ["run:tour-2"]
+
+
+def test_deleting_nothing_takes_no_limit_away(nova: Nova) -> None:
+    """A limit that waits for its run is still there when there was no run to delete."""
+    nova("budget", "set", "run:tour", "$1").check()
+
+    refused = nova("runs", "delete", "tour", "--yes")
+
+    assert refused.code == 10
+    assert nova("budget", "show", "run:tour", "--json").check().json["windows"][0]["limit"]["usd"] == "1"
 
 
 def test_verify_counts_the_steps_or_names_the_one_that_does_not_hold(nova: Nova, seed: Seed) -> None:
