@@ -289,7 +289,8 @@ class CallContext:
         attempt: which attempt of the call this is, from 1, set by the guard that retries; part of the hold id.
         keep: records a response under the idempotency key and returns it, set by the guard that owns the key. The guard
             that settles calls it first, so that a bill is final only where its response is on record: what a crash in
-            between leaves open is charged as uncertain, and the repeat that finds the record settles it.
+            between leaves open is charged as uncertain, and the repeat that finds the record settles it. If it raises,
+            the response is not on record; only a cancellation without a cause comes once it is.
     """
 
     tenant_id: str = "default"

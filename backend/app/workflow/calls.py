@@ -110,9 +110,10 @@ class StepCalls:
     async def _lost_cost(self) -> Microcents:
         """Return what was billed for this step beside the responses that it has now.
 
-        A failure after the answer was generated (blocked content), a cut stream that was estimated, and an answer that
-        came after its key was taken over are settled without a response. All holds of a step begin with its key, so
-        they lie together.
+        A cut stream that was estimated, an answer that could not be recorded before its process was killed, and one
+        that an earlier process got and this one did not ask for again are settled without a response here. An answer
+        that came after its key was taken over is not: its hold stays uncertain. All holds of a step begin with its key,
+        so they lie together.
         """
         if self._budget is None:
             return 0

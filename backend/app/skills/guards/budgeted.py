@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from app.errors import ConfigurationError, InvalidInputError, LLMError, UnboundedCallError
+from app.errors import ConfigurationError, IdempotencyLeaseLostError, InvalidInputError, LLMError, UnboundedCallError
 from app.money import Microcents
 from app.skills.guards.holding import HoldKeeper, hold_id_of, lease_of
 from app.skills.guards.wrapper import Guard, Patience, closing_stream, ended_early
@@ -28,6 +29,8 @@ from app.skills.pricing import Cost, PriceBook
 from app.stores.budget.contract import BudgetStore, Hold
 
 __all__ = ["BudgetedAdapter"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,10 +54,11 @@ class BudgetedAdapter(Guard):
     The promise, for every call and however it ends, by cancellation too:
 
     - It is sent only on a hold that was granted in all of ``context.all_scopes``.
-    - A known bill is charged exactly and in full, also where it is above the hold.
+    - A known bill of a response that is recorded or handed on is charged exactly and in full, also above the hold.
     - The hold is released only where the call provably was not sent, or was rejected unbilled.
-    - Everything else (a timeout, a cut stream, a cancellation on the way, a bill of unknown price) charges the hold as
-      uncertain, with what usage there was kept in the hold's detail, until somebody corrects it.
+    - Everything else (a timeout, a cut stream, a cancellation on the way, a bill of unknown price, an answer whose key
+      another process took over) charges the hold as uncertain, with what usage there was kept in the hold's detail,
+      until somebody corrects it.
     - A call without a known price or upper bound is refused where a limit applies to one of its scopes. Where none
       does, it is made on a hold of nothing, its cost is None, and its hold stays uncertain (``unpriced``).
     - If the store cannot be reached for the settlement, it is tried for a while, then logged; the end of the lease then
@@ -164,7 +168,21 @@ class BudgetedAdapter(Guard):
         )
 
     async def _close_answered(self, attempt: _Attempt, response: LLMResponse) -> LLMResponse:
-        """Have the priced response recorded, then settle by the bill; an unknown bill charges the hold as uncertain."""
+        """Have the priced response recorded, then settle by the bill; an unknown bill charges the hold as uncertain.
+
+        A bill is final only where the response is on record or is handed on, because spent is the sum of the recorded
+        costs and the uncertain charges. If ``keep`` raises, that is known by what it raised:
+
+        - ``IdempotencyLeaseLostError``: another process owns the key, and will record a response with a hold of its
+          own. This response is discarded, so its hold is charged as uncertain (``superseded``).
+        - A cancellation without a cause: the response is on record, so the bill is final.
+        - Anything else, a cancellation with that as its cause too: nobody gets the response, and as far as is known it
+          is not on record, so the hold is charged as uncertain (``not_recorded``). Should it be on record all the same,
+          the repeat that finds it settles the hold by the recorded cost.
+
+        A hold that was expired meanwhile (its lease ended, or its run was taken up by another process) stays so and
+        keeps its first note; one that a person corrected stays corrected. The log has the bill in any case.
+        """
         usage = response.usage or LLMUsage(input_tokens=response.input_tokens, output_tokens=response.output_tokens)
         # As of the start of the call and by the model that was asked for: as the hold was computed.
         cost = self._prices.cost(usage, provider=self.adapter_id, model=attempt.model, at=attempt.started_at)
@@ -175,11 +193,17 @@ class BudgetedAdapter(Guard):
             hold_id=attempt.hold.hold_id,
         )
         attempt.closed = True
-        try:
-            return answered if attempt.keep is None else await attempt.keep(answered)
-        finally:
-            # Also where it could not be recorded, or the caller was cancelled: the provider has billed it.
-            await self._charge(attempt, usage, cost)
+        if attempt.keep is not None:
+            try:
+                answered = await attempt.keep(answered)
+            except BaseException as error:
+                if (reason := _not_on_record(error)) is not None:
+                    await self._charge_discarded(attempt, usage, cost, reason)
+                else:
+                    await self._charge(attempt, usage, cost)
+                raise
+        await self._charge(attempt, usage, cost)
+        return answered
 
     async def _charge(self, attempt: _Attempt, usage: LLMUsage, cost: Cost | None) -> None:
         if cost is not None:
@@ -194,6 +218,22 @@ class BudgetedAdapter(Guard):
             service_tier=usage.service_tier,
         )
         await self._holds.expire(attempt.hold, detail=detail)
+
+    async def _charge_discarded(
+        self, attempt: _Attempt, usage: LLMUsage, cost: Cost | None, reason: BaseException
+    ) -> None:
+        """Charge the hold of an answer that nobody gets, with its bill as a note for whoever corrects it."""
+        bill = _detail(
+            outcome="superseded" if isinstance(reason, IdempotencyLeaseLostError) else "not_recorded",
+            error=type(reason).__name__,
+            model=attempt.model,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            service_tier=usage.service_tier,
+            cost=None if cost is None else cost.amount,
+        )
+        _log.warning("the answer for the hold %r is discarded: %s; its bill: %s", attempt.hold.hold_id, reason, bill)
+        await self._holds.expire(attempt.hold, detail=bill)
 
     async def _close_failed(self, attempt: _Attempt, error: BaseException) -> None:
         """Close the hold of a call that raised or was cancelled, if it is not closed yet."""
@@ -234,6 +274,11 @@ class BudgetedAdapter(Guard):
             at=attempt.started_at,
         )
         return None if cost is None else min(cost.amount, attempt.hold.amount)
+
+
+def _not_on_record(error: BaseException) -> BaseException | None:
+    """Return why a response is not on record, by what ``keep`` raised; None where it is."""
+    return error.__cause__ if isinstance(error, asyncio.CancelledError) else error
 
 
 def _provably_unbilled(error: BaseException) -> bool:

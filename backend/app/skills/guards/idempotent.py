@@ -141,7 +141,7 @@ class IdempotentAdapter(Guard):
         alive = asyncio.ensure_future(self._stay_alive(claim))
         try:
             response = await self.inner.invoke(prompt, claim.config, context=claim.context)
-            return response if claim.recording.done else await to_the_end(self._record(claim, response))
+            return response if claim.recording.done else await self._record(claim, response)
         except BaseException:
             if not claim.recording.done:
                 await to_the_end(self._abandon(claim))
@@ -172,7 +172,7 @@ class IdempotentAdapter(Guard):
                     if isinstance(event, StreamEnd):
                         response = event.response
                         if not claim.recording.done:
-                            response = await to_the_end(self._record(claim, response))
+                            response = await self._record(claim, response)
                         break
                     yield event
                 else:
@@ -209,7 +209,7 @@ class IdempotentAdapter(Guard):
             poll_s = min(2 * poll_s, _LONGEST_POLL_S)
 
         async def keep(response: LLMResponse) -> LLMResponse:
-            return await to_the_end(self._record(claim, response))
+            return await self._record(claim, response)
 
         try:
             config, context = deadline.narrow(config, context, adapter_id=self.adapter_id, fence=begun.token, keep=keep)
@@ -240,21 +240,31 @@ class IdempotentAdapter(Guard):
             raise
 
     async def _record(self, claim: _Claim, response: LLMResponse) -> LLMResponse:
-        """Record the response for the key; where that cannot be done, return it with a warning, since it is paid."""
+        """Record the response for the key; where that cannot be done, return it with a warning, since it is paid.
+
+        If cancelled, it goes on to its end; where the response is not on record then, nobody gets it, and the
+        cancellation has the reason as its cause.
+        """
         try:
-            result = encode_response(response)
-            await persist(
-                lambda: self._store.complete(claim.key, claim.token, result, ttl=self._ttl, tenant_id=claim.tenant_id),
-                self._patience,
-            )
+            await to_the_end(self._write(claim, response))
         except (StoreError, InvalidInputError) as error:
             _log.error("the response for the idempotency key %r could not be recorded: %s", claim.key, error)
-            await self._give_up(claim.key, claim.token, claim.tenant_id)
+            try:
+                await to_the_end(self._abandon(claim))
+            except asyncio.CancelledError as cancelled:
+                raise cancelled from error
             claim.recording.done = True  # as far as it can be: the key is free, and the response is handed on
             warning = f"not recorded under its idempotency key, so a repeat makes the call again: {error}"
             return replace(response, warnings=(*response.warnings, warning))
-        claim.recording.done = True
         return response
+
+    async def _write(self, claim: _Claim, response: LLMResponse) -> None:
+        result = encode_response(response)
+        await persist(
+            lambda: self._store.complete(claim.key, claim.token, result, ttl=self._ttl, tenant_id=claim.tenant_id),
+            self._patience,
+        )
+        claim.recording.done = True
 
     async def _abandon(self, claim: _Claim) -> None:
         await self._give_up(claim.key, claim.token, claim.tenant_id)

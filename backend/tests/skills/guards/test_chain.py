@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from app.errors import BudgetExceededError, BudgetStoreUnavailableError, ConfigurationError, LLMError, NovaError
+from app.errors import (
+    BudgetExceededError,
+    BudgetStoreUnavailableError,
+    ConfigurationError,
+    IdempotencyLeaseLostError,
+    IdempotencyStoreUnavailableError,
+    LLMError,
+    NovaError,
+)
 from app.settings import Settings
 from app.skills.adapters.stub_adapter import StubAdapter
 from app.skills.adapters.stub_script import StubFault
@@ -31,7 +41,7 @@ from app.skills.pricing import PriceBook
 from app.stores.budget.contract import Hold, HoldState
 from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.holder import Holder
-from app.stores.idempotency.contract import Completed, InProgress
+from app.stores.idempotency.contract import DEFAULT_LEASE, Completed, InProgress
 from app.stores.idempotency.memory import InMemoryIdempotencyStore
 
 from .fakes import Outcome, ScriptedAdapter, answer, cancelled_at, collect, failure, scheduling_points
@@ -40,6 +50,7 @@ from .ledger import ObservedStore, all_holds, total
 AT_ONCE = RetryPolicy(max_attempts=4, first_backoff_s=0.001, longest_backoff_s=0.001)
 CONFIG = LLMConfig(max_tokens=10, timeout_s=30)
 HOLD = (2 + 4) * 100 + 10 * 200
+BILL = 5 * 100 + 3 * 200
 KEY = CallContext(idempotency_key="k", run_id="7")
 
 RELEASED, EXPIRED, SETTLED = HoldState.RELEASED, HoldState.EXPIRED, HoldState.SETTLED
@@ -171,6 +182,103 @@ async def test_a_repeat_settles_what_a_crash_left_open(expired: bool) -> None:  
     usage = await total(budget, "run:7")
     assert again.replayed
     assert (usage.spent, usage.held, usage.uncertain) == (first.cost, 0, 0)
+
+
+@pytest.mark.parametrize("meanwhile", ["held", "expired", "corrected"])
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+async def test_an_answer_whose_key_was_taken_over_is_charged_as_uncertain(
+    verb: str, meanwhile: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who stood still gets an error, and a charge that is uncertain: spent stays the recorded cost plus uncertain."""
+    now_ms = 1_000_000
+    budget, keys = InMemoryBudgetStore(), InMemoryIdempotencyStore(clock=lambda: now_ms)
+    recorded: list[LLMResponse] = []
+
+    class StoodStill(ScriptedAdapter):
+        async def _yield(self) -> None:
+            nonlocal now_ms
+            now_ms += DEFAULT_LEASE // timedelta(milliseconds=1) + 1
+            recorded.append(await chain(ScriptedAdapter(), budget, keys).invoke("hi", CONFIG, context=KEY))
+            (own,) = (hold for hold in await all_holds(budget) if hold.hold_id != recorded[0].hold_id)
+            if meanwhile == "expired":
+                await budget.expire(own.hold_id, detail="its run was taken up")
+            if meanwhile == "corrected":
+                await budget.settle(own.hold_id, 7)
+
+    with pytest.raises(IdempotencyLeaseLostError):
+        await _outcome(chain(StoodStill(pieces=0), budget, keys), verb, CONFIG)
+
+    (lost,) = (hold for hold in await all_holds(budget) if hold.hold_id != recorded[0].hold_id)
+    usage = await total(budget)
+    if meanwhile == "corrected":
+        assert (lost.state, usage.spent, usage.uncertain) == (SETTLED, BILL + 7, 0)
+    else:
+        assert (lost.state, usage.spent, usage.uncertain) == (EXPIRED, BILL + HOLD, HOLD)
+    if meanwhile == "held":
+        noted = json.loads(lost.detail or "")
+        assert (noted["outcome"], noted["cost"]) == ("superseded", BILL)
+        assert (noted["input_tokens"], noted["output_tokens"]) == (5, 3)
+    if meanwhile == "expired":
+        assert lost.detail == "its run was taken up"
+    assert f'"cost": {BILL}' in caplog.text
+    assert (await budget.audit()).clean
+
+
+async def test_a_call_cancelled_while_it_is_recorded_is_settled() -> None:
+    """Once the response is on record its bill is final, though its caller is gone."""
+    reached = asyncio.Event()
+
+    class Slow(InMemoryIdempotencyStore):
+        async def complete(self, *args: Any, **more: Any) -> None:
+            reached.set()
+            await asyncio.sleep(0)
+            await super().complete(*args, **more)
+
+    budget, keys = InMemoryBudgetStore(), Slow()
+    call = asyncio.ensure_future(chain(ScriptedAdapter(), budget, keys).invoke("hi", CONFIG, context=KEY))
+    await reached.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    (hold,) = await all_holds(budget)
+    again = await chain(ScriptedAdapter(), budget, keys).invoke("hi", CONFIG, context=KEY)
+    assert (hold.state, hold.charged) == (SETTLED, BILL)
+    assert (again.replayed, again.cost) == (True, BILL)
+
+
+@pytest.mark.parametrize("cancelled_in", ["complete", "abandon"])
+async def test_cancelled_where_nothing_can_be_recorded_leaves_no_final_bill(cancelled_in: str) -> None:
+    """A response that is not on record and that nobody gets is charged as uncertain, its bill noted."""
+    reached = asyncio.Event()
+
+    class Down(InMemoryIdempotencyStore):
+        async def complete(self, *_: Any, **__: Any) -> None:
+            await self._arrive("complete")
+            raise IdempotencyStoreUnavailableError("no answer")
+
+        async def abandon(self, *args: Any, **more: Any) -> None:
+            await self._arrive("abandon")
+            await super().abandon(*args, **more)
+
+        async def _arrive(self, verb: str) -> None:
+            if verb == cancelled_in:
+                reached.set()
+                await asyncio.sleep(0)
+
+    budget = InMemoryBudgetStore()
+    inner = BudgetedAdapter(ScriptedAdapter(), budget=budget, prices=PriceBook())
+    guard = IdempotentAdapter(inner, store=Down(), patience=Patience(total_s=0))
+    call = asyncio.ensure_future(guard.invoke("hi", CONFIG, context=KEY))
+    await reached.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    (hold,) = await all_holds(budget)
+    noted = json.loads(hold.detail or "")
+    assert (hold.state, hold.charged) == (EXPIRED, HOLD)
+    assert (noted["outcome"], noted["cost"]) == ("not_recorded", BILL)
 
 
 async def test_the_record_of_a_fallback_says_what_was_passed_over() -> None:
