@@ -11,6 +11,7 @@ Processes take turns by ``BEGIN IMMEDIATE`` without SQLite's own busy handler, w
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import queue
@@ -36,6 +37,7 @@ Work = Callable[[sqlite3.Connection, int], T]
 
 LOCK_DEADLINE_S: Final = 30.0
 _RETRY_S: Final = (0.0005, 0.002)
+_EXIT_PATIENCE_S: Final = 5.0
 _BATCH: Final = 64
 _OWN_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
 """Errors of one operation's statements or values, which say nothing about the file."""
@@ -152,8 +154,18 @@ class _Files:
         """
         cls._lock = threading.Lock()
 
+    @classmethod
+    def at_exit(cls) -> None:
+        """End the threads of a program that did not close its stores: one that is inside SQLite while the interpreter
+        is taken down crashes the process.
+        """
+        for file in list(cls._open.values()):
+            if file.pid == os.getpid():
+                file.stop(patience_s=_EXIT_PATIENCE_S)
+
 
 os.register_at_fork(after_in_child=_Files.after_fork)
+atexit.register(_Files.at_exit)
 
 
 class _File:
@@ -164,9 +176,9 @@ class _File:
         self.writer = _Thread(path, writes=True)
         self.reader = _Thread(path, writes=False)
 
-    def stop(self) -> None:
-        self.reader.stop()
-        self.writer.stop()
+    def stop(self, *, patience_s: float | None = None) -> None:
+        self.reader.stop(patience_s=patience_s)
+        self.writer.stop(patience_s=patience_s)
 
 
 class _Thread:
@@ -188,13 +200,14 @@ class _Thread:
                 self._thread.start()
             self._queue.put(operation)
 
-    def stop(self) -> None:
+    def stop(self, *, patience_s: float | None = None) -> None:
+        """Let the thread finish what was submitted, close its connection, and wait for that, for ever if None."""
         # Under the lock to the end: a thread that is started meanwhile would share the queue and the connection.
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is not None:
                 self._queue.put(None)
-                thread.join()
+                thread.join(patience_s)
 
     def _serve(self) -> None:
         while True:
