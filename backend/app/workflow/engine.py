@@ -35,6 +35,7 @@ from app.stores.budget.contract import HoldState
 from app.stores.checkpoint.contract import DEFAULT_LEASE, CheckpointStorage, RunFilter, RunHead, RunStatus, Step
 from app.stores.holder import Holder
 from app.stores.names import DEFAULT_TENANT
+from app.workflow.ceiling import RunCeiling
 from app.workflow.definition import Workflow, workflow
 from app.workflow.documents import Document
 from app.workflow.execution import Execution, RunOutcome
@@ -128,6 +129,7 @@ class Runner:
     ) -> None:
         self._checkpoints = checkpoints
         self._budget = budget
+        self._ceiling = RunCeiling(budget=budget, tenant_id=tenant_id)
         self._idempotency = idempotency
         self._adapter = adapter
         self._guarded = guarded
@@ -159,7 +161,9 @@ class Runner:
             workflow: what to run.
             inputs: its inputs by name; those with a default may be left out.
             run_id: unique per tenant; None makes a new one.
-            budget: the most that the run may spend over its whole life, in microcents.
+            budget: the most that the run may spend over its whole life, in microcents. It becomes the limit of the
+                scope ``run:<run_id>``, in place of any that was set before. What a deleted run of the same id has
+                spent stays counted there.
             deadline: how long it may take from now on.
 
         Returns:
@@ -248,7 +252,12 @@ class Runner:
             stop.request(StopCause.DRAINED)
 
     async def _create(self, run_id: str, workflow: Workflow[Any], record: StartRecord) -> None:
-        """Record the head of a run; the same start again is taken up where it was cut."""
+        """Set the limit of a run and record its head; the same start again is taken up where it was cut."""
+        budget, before = record.limits.budget, None
+        # A run that is there keeps its limit, also where this start is then refused or is the repeat of a cut one.
+        limiting = budget is not None and await self._checkpoints.head(run_id, tenant_id=self._tenant_id) is None
+        if budget is not None and limiting:
+            before = await self._ceiling.set(run_id, budget)
         try:
             await self._checkpoints.create(
                 run_id,
@@ -259,6 +268,8 @@ class Runner:
             )
         except RunExistsError:
             head = await self._checkpoints.head(run_id, tenant_id=self._tenant_id)
+            if head is not None and budget is not None and limiting:
+                await self._ceiling.give_back(head, ours=budget, before=before)
             if head is None or head.next_step_index >= record.steps or head.status is not RunStatus.RUNNING:
                 raise
             _check_unchanged(head, workflow)
@@ -329,7 +340,7 @@ class Runner:
             given=given,
             run_id=head.run_id,
         )
-        await self._ensure_budget(head.run_id, record.limits.budget)
+        await self._ceiling.check(head, record.limits.budget)
         if given is None:
             await self._charge_orphans(head.run_id)
         limits = record.limits if deadline is None else replace(record.limits, deadline_at=self._clock() + deadline)
@@ -392,19 +403,6 @@ class Runner:
                     )
                 done += part.items
                 self._listener.inputs_recorded(run_id=run_id, recorded=done, total=total)
-
-    async def _ensure_budget(self, run_id: str, budget: Microcents | None) -> None:
-        """Set the run's limit where none is set: one raised meanwhile stays, a crash before it is made good."""
-        if budget is None:
-            return
-        if self._budget is None:
-            raise ConfigurationError(
-                f"run {run_id!r} has a budget, so it needs a budget store: pass budget= to the Runner"
-            )
-        scope = f"run:{run_id}"
-        limits = await self._budget.limits(scope=scope, tenant_id=self._tenant_id)
-        if not any(limit.window == "total" for limit in limits):
-            await self._budget.set_limit(scope, budget, window="total", tenant_id=self._tenant_id)
 
     async def _charge_orphans(self, run_id: str) -> None:
         """Charge, as uncertain, what calls of an earlier holder of the run had reserved: nobody waits for their answer.

@@ -200,3 +200,20 @@ def test_the_result_is_given_even_where_its_money_cannot_be_read(
 
     assert document["status"] == "completed"
     assert document["budget"] == []
+
+
+def test_a_run_of_a_deleted_id_has_its_own_budget_beside_the_old_spending(
+    nova: Nova, flow: str, tour: tuple[str, ...]
+) -> None:
+    """The budget that a start names is the one that holds, and what was spent under the id counts against it."""
+    nova(*tour, "--budget", "$1").check()
+    spent = nova("runs", "show", "tour", "--json").check().json["budget"][0]["spent"]
+    nova("runs", "delete", "tour", "--yes").check()
+    # Other prompts, since the answers to the old ones are known by their keys and cost nothing.
+    Path(flow).write_text(FLOW.replace("Take notes", "Remark"))
+
+    parked = nova(*tour, "--budget", spent["usd"], "--json")
+
+    assert parked.code == 14
+    total = parked.json["budget"][0]
+    assert (total["limit"], total["spent"]) == (spent, spent)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import BudgetExceededError, ConfigurationError, StepFailedError, UnboundedCallError
+from app.errors import BudgetExceededError, ConfigurationError, RunExistsError, StepFailedError, UnboundedCallError
 from app.money import parse_usd
 from app.skills.adapters.stub_adapter import StubAdapter
 from app.skills.llm_invoke_v2 import LLMConfig
@@ -129,9 +129,112 @@ async def test_a_budget_is_used_up_however_many_calls_are_made_at_once(bench: Be
         assert outcome.cost == await bench.spent(outcome.run_id)
 
 
-@pytest.mark.parametrize("dies_at", [1, 2])
-async def test_a_crash_before_the_limit_is_set_does_not_lift_it(bench: Bench, dies_at: int) -> None:
-    """The budget is recorded with the run: whoever resumes it sets the limit before the first call."""
+@pytest.mark.parametrize("before", [None, 0, parse_usd("$1")])
+async def test_a_new_run_is_held_to_the_budget_that_it_is_given(bench: Bench, before: int | None) -> None:
+    """A start says what its run may spend, whatever limit its scope had before there was a run."""
+    await bench.budget.set_limit("run:small", before)
+    await bench.budget.set_limit("run:large", before)
+
+    small = await bench.runner().start(ask, {"count": 2}, run_id="small", budget=1)
+    large = await bench.runner().start(ask, {"count": 2}, run_id="large", budget=parse_usd("$1"))
+
+    assert (small.status, small.steps_run) == (RunStatus.WAITING, 0)
+    assert (large.status, large.steps_run) == (RunStatus.COMPLETED, 2)
+
+
+async def test_a_start_without_a_budget_keeps_the_limit_that_was_set_for_it(bench: Bench) -> None:
+    """A limit that somebody set for a run to come holds for it, where its start names no budget."""
+    await bench.budget.set_limit("run:r", 1)
+
+    outcome = await bench.runner().start(ask, {"count": 1}, run_id="r")
+
+    assert outcome.status is RunStatus.WAITING
+    assert bench.stub.calls == 0
+
+
+async def test_a_limit_that_was_removed_stays_removed(bench: Bench) -> None:
+    """Resuming a run does not set its budget again: whoever took the limit away meant it."""
+    parked = await bench.runner().start(ask, {"count": 2}, run_id="r", budget=1)
+    await bench.budget.set_limit("run:r", None)
+
+    done = await bench.runner().resume("r")
+
+    assert parked.status is RunStatus.WAITING
+    assert done.status is RunStatus.COMPLETED
+    assert await bench.budget.limits(scope="run:r") == ()
+
+
+@workflow(version="1")
+async def told(run: Run, text: str) -> str:
+    """Ask once; the input is too large for the head, so that a start can be cut before it is on record."""
+    return (await run.llm("ask", text[:10], CONFIG)).content
+
+
+async def test_a_repeated_start_leaves_the_limit_as_it_is(bench: Bench) -> None:
+    """A start that was cut is taken up under the limit that was raised meanwhile."""
+    inputs = {"text": "x" * 10_000}
+    # The verbs of a start with a budget: head, create, claim, append.
+    mortal = MortalStore(bench.checkpoints, dies_at=3, after_effect=True)
+    with pytest.raises(ProcessDiedError):
+        await bench.runner(checkpoints=mortal).start(told, inputs, run_id="r", budget=1)
+    await bench.budget.set_limit("run:r", parse_usd("$1"))
+
+    outcome = await bench.runner().start(told, inputs, run_id="r", budget=1)
+
+    assert outcome.status is RunStatus.COMPLETED
+
+
+class LateStore:
+    """A checkpoint store whose first answer about a run is that there is none: it was created right afterwards."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._asked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def head(self, run_id: str, *, tenant_id: str) -> Any:
+        """Return None once, and then the head."""
+        if not self._asked:
+            self._asked = True
+            return None
+        return await self._inner.head(run_id, tenant_id=tenant_id)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("given", "by_hand"), [(1, None), (None, 7), (None, None)])
+async def test_a_refused_start_leaves_the_limit_of_the_run_that_is_there(
+    bench: Bench, *, late: bool, given: int | None, by_hand: int | None
+) -> None:
+    """Also where the run was created between the look for it and the attempt to create it."""
+    await bench.budget.set_limit("run:r", by_hand)
+    await bench.runner().start(ask, {"count": 0}, run_id="r", budget=given)
+    before = await bench.budget.limits(scope="run:r")
+    checkpoints = LateStore(bench.checkpoints) if late else bench.checkpoints
+
+    with pytest.raises(RunExistsError):
+        await bench.runner(checkpoints=checkpoints).start(ask, {"count": 0}, run_id="r", budget=parse_usd("$1"))
+
+    assert await bench.budget.limits(scope="run:r") == before
+
+
+async def test_a_copy_of_a_run_has_its_budget_until_somebody_removes_it(bench: Bench) -> None:
+    """A fork is held to the recorded budget under its own scope, from its first call on."""
+    await bench.runner().start(ask, {"count": 2}, run_id="r", budget=1)
+    await bench.checkpoints.fork("r", "copy")
+
+    parked = await bench.runner().resume("copy")
+    await bench.budget.set_limit("run:copy", None)
+    done = await bench.runner().resume("copy")
+
+    assert (parked.status, parked.steps_run) == (RunStatus.WAITING, 0)
+    assert done.status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize("dies_at", [2, 3])
+async def test_a_crash_during_a_start_does_not_lift_its_limit(bench: Bench, dies_at: int) -> None:
+    """The limit is set before there is a run that could be resumed."""
     mortal = MortalStore(bench.checkpoints, dies_at=dies_at, after_effect=True)
     with pytest.raises(ProcessDiedError):
         await bench.runner(checkpoints=mortal).start(ask, {"count": 2}, run_id="r", budget=1)
