@@ -42,6 +42,7 @@ __all__ = [
 
 _STATUS_STYLE = {
     "running": "cyan",
+    "interrupted": "yellow",
     "waiting": "yellow",
     "completed": "green",
     "failed": "red",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from app.cli.standing import INTERRUPTED, go_on, is_interrupted, who
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from app.cli.session import Session
     from app.stores.budget.contract import WindowUsage
@@ -30,17 +34,26 @@ def text_view(value: Any, *, style: str = "") -> RenderableType:
 
 def runs_table(heads: Sequence[RunHead]) -> RenderableType:
     """Return a row per run."""
-    from app.cli.output import moment, status_text, table
+    from app.cli.output import moment, table
 
     if not heads:
         return text_view("no runs")
+    now = datetime.now(UTC)
     made = table("run", "workflow", "status", ("steps", "right"), "updated")
     for head in heads:
-        status = status_text(head.status.value)
-        if head.waiting_for is not None:
-            status.append(f" ({head.waiting_for})")
-        made.add_row(head.run_id, head.workflow, status, str(head.next_step_index), moment(head.updated_at))
+        made.add_row(
+            head.run_id, head.workflow, _status(head, now=now), str(head.next_step_index), moment(head.updated_at)
+        )
     return made
+
+
+def _status(head: RunHead, *, now: datetime) -> Text:
+    from app.cli.output import status_text
+
+    status = status_text(INTERRUPTED if is_interrupted(head, now=now) else head.status.value)
+    if head.waiting_for is not None:
+        status.append(f" ({head.waiting_for})")
+    return status
 
 
 def run_view(session: Session, state: RunState, windows: Sequence[WindowUsage], *, full: bool) -> RenderableType:
@@ -48,22 +61,26 @@ def run_view(session: Session, state: RunState, windows: Sequence[WindowUsage], 
     from rich.console import Group
 
     from app.cli.budget import usage_table
-    from app.cli.output import facts, moment, status_text
+    from app.cli.output import facts, moment
 
-    head = state.head
+    head, now = state.head, datetime.now(UTC)
     rows: list[tuple[str, Any]] = [
         ("run", head.run_id),
         ("workflow", f"{head.workflow}, version {head.workflow_version}" if head.workflow else "none"),
-        ("status", status_text(head.status.value + (f" ({head.waiting_for})" if head.waiting_for else ""))),
+        ("status", _status(head, now=now)),
         ("started", moment(head.created_at)),
         ("updated", moment(head.updated_at)),
     ]
     if head.root_run_id != head.run_id:
         rows.append(("forked from", head.root_run_id))
     if head.lease is not None:
-        rows.append(("worked on by", f"{head.lease.holder}, lease until {moment(head.lease.expires_at)}"))
+        word = "last worked on by" if is_interrupted(head, now=now) else "worked on by"
+        rows.append((word, f"{who(head.lease.holder)}, lease until {moment(head.lease.expires_at)}"))
     if head.error:
         rows.append(("error", text_view(head.error)))
+    to_do = go_on(head, nova=session.nova, now=now)
+    if to_do is not None:
+        rows.append(("to do", to_do))
     parts: list[RenderableType] = [facts(rows), usage_table(session, windows), _steps_table(state.steps)]
     if head.result is not None:
         parts.append(_result(head.result, full=full))

@@ -59,7 +59,7 @@ def test_a_list_shows_each_run_with_its_status_and_steps(nova: Nova, seed: Seed)
 
     rows = {line.split()[0]: line.split() for line in table.splitlines() if "brief" in line}
     assert rows["tour"][2:4] == ["completed", "2"]
-    assert rows["later"][2:4] == ["running", "1"]
+    assert rows["later"][2:4] == ["interrupted", "1"]
     assert {run["run_id"]: (run["status"], run["steps"]) for run in document["runs"]} == {
         "tour": ("completed", 2),
         "later": ("running", 1),
