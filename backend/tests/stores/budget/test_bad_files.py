@@ -14,6 +14,7 @@ import pytest
 
 from app.errors import BudgetStoreUnavailableError, StoreDamagedError
 from app.stores.budget.sqlite import SqliteBudgetStore
+from tests.support.users import ordinary_user
 
 from .contract import LEASE, granted, spent_and_held
 from .test_sqlite import SqliteBackDoor
@@ -33,19 +34,6 @@ async def store(path: Path) -> AsyncIterator[SqliteBudgetStore]:
     store = SqliteBudgetStore(path)
     yield store
     await store.close()
-
-
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """Give up the superuser's right to write to anything, if these tests run with it."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sqlite3
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -21,6 +22,7 @@ from app.stores.checkpoint.sqlite_rows import STATEMENTS
 from app.stores.holder import Holder
 from app.stores.sqlite.database import LockTimeoutError, _Files, retry_while_locked
 from benchmarks.steps import CONTENT_BYTES, DISK_STEPS, bytes_on_disk, contents
+from tests.support.users import ordinary_user
 
 from .contract import BackDoor, CheckpointContract, FakeClock
 
@@ -460,16 +462,17 @@ async def test_a_database_of_a_newer_nova(store: SqliteCheckpointStore, path: Pa
         await store.head("r")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-async def test_a_directory_without_the_right_to_write(tmp_path: Path) -> None:
+async def test_a_directory_without_the_right_to_write() -> None:
     """A place that cannot be written to is unavailable, and the message says what to check."""
-    tmp_path.chmod(0o500)
-    store = SqliteCheckpointStore(tmp_path / "nova.db")
+    # Not tmp_path: an ordinary user may not enter the folders above it.
+    with tempfile.TemporaryDirectory(prefix="nova-checkpoint-") as directory:
+        Path(directory).chmod(0o555)
+        store = SqliteCheckpointStore(Path(directory) / "nova.db")
 
-    with pytest.raises(CheckpointStoreUnavailableError, match=r"nova\.db"):
-        await store.create("r")
-
-    await store.close()
+        with ordinary_user():
+            with pytest.raises(CheckpointStoreUnavailableError, match=r"nova\.db"):
+                await store.create("r")
+            await store.close()
 
 
 async def test_a_path_that_is_a_directory(tmp_path: Path) -> None:
