@@ -14,7 +14,7 @@ from app.stores.budget.contract import HoldState, Window
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.stores.budget.contract import AuditReport, Hold, WindowUsage
+    from app.stores.budget.contract import AuditReport, WindowUsage
 
 __all__ = ["group", "usage_table"]
 
@@ -121,6 +121,8 @@ def correct(
 ) -> None:
     """Settle an uncertain hold with what the provider really billed.
 
+    A hold whose call may still be under way is refused: the call brings its own bill.
+
     Example:  nova budget correct call-7/1/claude/1 '$0.0021' --detail 'invoice of November'
     """
     from app.cli.documents import hold_document
@@ -128,7 +130,9 @@ def correct(
 
     session = session_of(ctx, json=json)
     bill = parse_usd(amount)
-    hold = session.execute(lambda: session.budget().settle(hold_id, bill, detail=detail, tenant_id=session.tenant))
+    hold = session.execute(
+        lambda: session.budget().settle(hold_id, bill, correction=True, detail=detail, tenant_id=session.tenant)
+    )
     session.show(hold_document(hold), lambda: _holds_table(session, [hold]))
 
 
@@ -197,28 +201,6 @@ def _remarks(usage: WindowUsage, nova: str) -> list[str]:
     if usage.limit is not None and usage.spent + usage.held >= usage.limit:
         remarks.append("nothing is left")
     return remarks
-
-
-def _holds_table(session: Session, found: Sequence[Hold]) -> RenderableType:
-    from rich.text import Text
-
-    from app.cli.output import aligned, moment, status_text, table
-
-    if not found:
-        return Text("no such hold")
-    made = table("hold", "state", ("amount", "right"), ("charged", "right"), "lease until, or closed")
-    amounts, charged = aligned([hold.amount for hold in found]), aligned([hold.charged for hold in found])
-    for index, hold in enumerate(found):
-        made.add_row(
-            hold.hold_id,
-            status_text(hold.state.value),
-            amounts[index],
-            charged[index],
-            moment(hold.closed_at or hold.expires_at),
-        )
-        if hold.detail and session.out.is_terminal:
-            made.add_row(Text(f"  {hold.detail}", style="dim"))
-    return made
 
 
 def _audit_view(report: AuditReport) -> RenderableType:

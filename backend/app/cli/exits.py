@@ -75,7 +75,7 @@ _MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.RUN_CONFLICT: "another writer was quicker; nothing of this one was recorded",
     ExitCode.BUDGET_REFUSED: "a limit would be passed; the call was not made",
     ExitCode.UNPRICED: "a model without a known price or upper bound, where a limit applies",
-    ExitCode.HOLD: "no such hold, or it is final",
+    ExitCode.HOLD: "no such hold, it is final, or its call may still be under way",
     ExitCode.STORE_UNAVAILABLE: "a store did not answer, is locked, may not be opened, or its disk is full",
     ExitCode.STORE_DAMAGED: "a store is corrupt, foreign or newer, or its audit found a difference",
     ExitCode.PROVIDER: "the provider of the language model gave no answer",

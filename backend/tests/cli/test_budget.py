@@ -121,6 +121,17 @@ def test_a_correction_replaces_an_uncertain_charge_once(nova: Nova) -> None:
 
 
 @pytest.mark.usefixtures("spent")
+def test_a_hold_whose_call_may_be_under_way_is_not_corrected(nova: Nova) -> None:
+    """The call brings its own bill, which a correction made before it would have shut out."""
+    refused = nova("budget", "correct", "call-3", "0")
+
+    held = nova("budget", "holds", "--state", "held", "--json").check().json["holds"]
+    assert refused.code == 22
+    assert "may still be under way" in refused.err
+    assert [hold["hold_id"] for hold in held] == ["call-3"]
+
+
+@pytest.mark.usefixtures("spent")
 def test_an_audit_is_clean_or_names_the_counter_that_is_wrong(nova: Nova) -> None:
     """A counter that was changed by hand is found, with both figures and the exit code of damage."""
     clean = nova("budget", "audit", "--json").check().json

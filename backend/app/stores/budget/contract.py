@@ -228,14 +228,28 @@ class BudgetStore(Protocol):
         ...
 
     async def settle(
-        self, hold_id: str, actual: Microcents, *, detail: str | None = None, tenant_id: str = DEFAULT_TENANT
+        self,
+        hold_id: str,
+        actual: Microcents,
+        *,
+        correction: bool = False,
+        detail: str | None = None,
+        tenant_id: str = DEFAULT_TENANT,
     ) -> Hold:
         """Replace the hold by the bill, in the windows in which it was reserved, and charge it in full.
 
         Settling an expired hold corrects its charge, up or down. The same bill again is a no-op.
 
+        Args:
+            hold_id: the hold.
+            actual: the bill, at least 0.
+            correction: the bill comes from somebody else than the one who made the call, who may still be waiting for
+                it: a hold that is ``held`` is then refused, and only an expired one is settled.
+            detail: a note, kept with the hold.
+            tenant_id: the tenant that pays.
+
         Raises:
-            HoldConflictError: it is settled with another bill, or released.
+            HoldConflictError: it is settled with another bill, or released; or held, for a correction.
             UnknownHoldError: there is no such hold, or it was folded; nothing was charged.
         """
         ...

@@ -113,7 +113,13 @@ class InMemoryBudgetStore:
             return Granted(hold=hold, windows=book.of_hold(hold))
 
     async def settle(
-        self, hold_id: str, actual: Microcents, *, detail: str | None = None, tenant_id: str = DEFAULT_TENANT
+        self,
+        hold_id: str,
+        actual: Microcents,
+        *,
+        correction: bool = False,
+        detail: str | None = None,
+        tenant_id: str = DEFAULT_TENANT,
     ) -> Hold:
         """Replace the hold by the bill; see the contract."""
         checks.check_key(tenant_id, hold_id)
@@ -122,7 +128,7 @@ class InMemoryBudgetStore:
 
         with self._at_now(tenant_id) as (book, now):
             hold = rules.known(book.holds.get(hold_id), hold_id, now)
-            after, change = rules.settled(hold, actual, detail=detail, now=now)
+            after, change = rules.settled(hold, actual, correction=correction, detail=detail, now=now)
             rules.check_room(book.of_hold(hold), change.spent + change.held)
             return self._correct(book, after, change, now)
 

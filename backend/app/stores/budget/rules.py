@@ -197,12 +197,21 @@ def known(hold: Hold | None, hold_id: str, now: datetime) -> Hold:
     return as_of(hold, now)
 
 
-def settled(hold: Hold, actual: Microcents, *, detail: str | None, now: datetime) -> tuple[Hold, Change]:
+def settled(
+    hold: Hold, actual: Microcents, *, correction: bool, detail: str | None, now: datetime
+) -> tuple[Hold, Change]:
     """Return the hold replaced by its bill.
 
     Raises:
-        HoldConflictError: it is settled with another bill, or released.
+        HoldConflictError: it is settled with another bill, or released; or held, for a correction.
     """
+    if correction and hold.state is HoldState.HELD:
+        # The bill that the call itself brings would find the hold settled, and be lost.
+        raise HoldConflictError(
+            f"the hold {hold.hold_id!r} is held: its call may still be under way, and would bring its own bill. It can "
+            f"be corrected when its run was resumed, or after {hold.expires_at:%Y-%m-%d %H:%M:%S} UTC",
+            hold_id=hold.hold_id,
+        )
     if hold.state is HoldState.SETTLED and hold.charged == actual:
         return hold, NO_CHANGE
     _refuse_final(hold, "settled")

@@ -85,7 +85,13 @@ class SqliteBudgetStore:
         return await self._write(tenant_id, work)
 
     async def settle(
-        self, hold_id: str, actual: Microcents, *, detail: str | None = None, tenant_id: str = DEFAULT_TENANT
+        self,
+        hold_id: str,
+        actual: Microcents,
+        *,
+        correction: bool = False,
+        detail: str | None = None,
+        tenant_id: str = DEFAULT_TENANT,
     ) -> Hold:
         """Replace the hold by the bill; see the contract."""
         checks.check_key(tenant_id, hold_id)
@@ -94,7 +100,7 @@ class SqliteBudgetStore:
 
         def work(book: SqliteBook) -> Hold:
             hold = _known(book, hold_id)
-            after, change = rules.settled(hold, actual, detail=detail, now=book.now)
+            after, change = rules.settled(hold, actual, correction=correction, detail=detail, now=book.now)
             if change.spent + change.held > 0:
                 rules.check_room(book.of_hold(hold), change.spent + change.held)
             return _correct(book, hold, after, change)

@@ -108,10 +108,10 @@ class BudgetMachine(RuleBasedStateMachine):
             assert answer.blocking
             assert all(w.limit is not None and w.spent + w.held + amount > w.limit for w in answer.blocking)
 
-    @rule(hold_id=HOLD_ID, actual=AMOUNT, detail=DETAIL, tenant=TENANT)
-    def settle(self, hold_id: str, actual: int, detail: str | None, tenant: str) -> None:
-        """Any id may come back with a bill, in time or late."""
-        self.both(lambda store: store.settle(hold_id, actual, detail=detail, tenant_id=tenant))
+    @rule(hold_id=HOLD_ID, actual=AMOUNT, correction=st.booleans(), detail=DETAIL, tenant=TENANT)
+    def settle(self, *, hold_id: str, actual: int, correction: bool, detail: str | None, tenant: str) -> None:
+        """Any id may come back with a bill, in time or late, from its call or from somebody else."""
+        self.both(lambda store: store.settle(hold_id, actual, correction=correction, detail=detail, tenant_id=tenant))
 
     @rule(hold_id=HOLD_ID, detail=DETAIL, tenant=TENANT)
     def release(self, hold_id: str, detail: str | None, tenant: str) -> None:

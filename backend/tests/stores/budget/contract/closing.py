@@ -99,6 +99,26 @@ class Closing:
 
         assert back_door.dump() == before
 
+    async def test_a_correction_waits_until_no_call_can_bring_its_own_bill(
+        self, store: BudgetStore, back_door: BackDoor, clock: FakeClock
+    ) -> None:
+        """Who did not make the call settles an expired hold, never a held one; the call itself settles both."""
+        for hold_id in ("corrected", "billed"):
+            await granted(store, hold_id)
+        before = back_door.dump()
+
+        with pytest.raises(HoldConflictError, match="may still be under way"):
+            await store.settle("corrected", 3, correction=True)
+        untouched = back_door.dump()
+        await store.settle("billed", 3)
+        clock.advance(LEASE)
+        corrected = await store.settle("corrected", 3, correction=True)
+        again = await store.settle("billed", 3, correction=True)
+
+        assert untouched == before
+        assert (corrected.state, corrected.charged) == (HoldState.SETTLED, 3)
+        assert (again.state, again.charged) == (HoldState.SETTLED, 3)
+
     @every_closing
     async def test_an_unknown_hold_charges_nothing(self, store: BudgetStore, back_door: BackDoor, close: Close) -> None:
         """Closing an id that was never reserved is an error."""
