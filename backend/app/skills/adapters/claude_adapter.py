@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -32,6 +32,7 @@ from app.skills.adapters.failures import (
 from app.skills.adapters.sdk_adapter import SdkAdapter
 from app.skills.adapters.wire import (
     ErrorEventError,
+    adds_up,
     check_extra,
     check_text,
     count_of,
@@ -189,7 +190,7 @@ class ClaudeAdapter(SdkAdapter):
             content=text,
             model=str(payload.get("model") or attempt.model),
             finish_reason=_FINISH_REASONS.get(reason, reason),
-            usage=claude_usage(payload.get("usage")),
+            usage=claude_usage(payload.get("usage"), answered=_holds_anything(blocks)),
             request_id=attempt.request_id,
             blocks=_more_than_text(blocks),
         )
@@ -300,7 +301,7 @@ class _StreamState:
             content="".join(self.text),
             model=self.model or self.attempt.model,
             finish_reason=_FINISH_REASONS.get(self.stop_reason, self.stop_reason),
-            usage=claude_usage(self.usage, complete=self.final_usage),
+            usage=claude_usage(self.usage, complete=self.final_usage, answered=_holds_anything(blocks)),
             request_id=self.attempt.request_id,
             blocks=_more_than_text(blocks),
         )
@@ -342,10 +343,16 @@ def _by_status(status: int | None) -> Verdict:
     return _BY_STATUS.get(status or 500) or (SERVER_ERROR if (status or 500) >= 500 else INVALID_REQUEST)
 
 
-def claude_usage(usage: object, *, complete: bool = True) -> LLMUsage:
-    """Read a usage object; what is absent stays unknown, and a usage without its totals is not complete.
+def claude_usage(usage: object, *, complete: bool = True, answered: bool = False) -> LLMUsage:
+    """Read a usage object; what is absent stays unknown.
 
-    Anthropic's ``input_tokens`` leaves out what was read from and written to a cache; ours has everything in it.
+    Anthropic's ``input_tokens`` leaves out what was read from and written to a cache; ours has everything in it. A
+    usage without its totals, or one of zeros that the answer contradicts, is not complete.
+
+    Args:
+        usage: as the server sent it.
+        complete: whether it can be the final one.
+        answered: whether the answer holds anything that the model wrote.
     """
     if not isinstance(usage, dict):
         return LLMUsage(input_tokens=None, output_tokens=None, complete=False)
@@ -361,7 +368,7 @@ def claude_usage(usage: object, *, complete: bool = True) -> LLMUsage:
         cache_write_5m_tokens=short,
         cache_write_1h_tokens=long,
         reasoning_tokens=count_of(details.get("thinking_tokens")) if isinstance(details, dict) else None,
-        complete=complete and total is not None and output is not None and not _billed_beside_tokens(usage),
+        complete=complete and adds_up(total, output, answered=answered) and not _billed_beside_tokens(usage),
         service_tier=_tier(usage),
     )
 
@@ -427,6 +434,11 @@ def _more_than_text(blocks: list[Any]) -> tuple[ContentBlock, ...]:
     if all(block.get("type") == "text" for block in blocks):
         return ()
     return tuple(found for block in blocks if (found := _block(block)) is not None)
+
+
+def _holds_anything(blocks: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the model wrote anything: a text that is not empty, thinking, the call of a tool."""
+    return any(block.get("text") or block.get("type") not in {None, "text"} for block in blocks)
 
 
 def _block(block: Mapping[str, Any]) -> ContentBlock | None:

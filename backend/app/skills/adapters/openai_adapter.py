@@ -30,6 +30,7 @@ from app.skills.adapters.failures import (
 from app.skills.adapters.sdk_adapter import NO_KEY, SdkAdapter
 from app.skills.adapters.wire import (
     UnreadableAnswerError,
+    adds_up,
     check_extra,
     check_text,
     count_of,
@@ -170,11 +171,12 @@ class OpenAIAdapter(SdkAdapter):
         message = mapping_of(choice.get("message"), what="message")
         reason = text_of(choice.get("finish_reason"), what="finish_reason")
         refusal, content = message.get("refusal"), message.get("content")
+        answered = bool(refusal or content or message.get("tool_calls"))
         return Answer(
             content=text_of(refusal or content or "", what="content"),
             model=str(payload.get("model") or attempt.model),
             finish_reason="refusal" if refusal else _FINISH_REASONS.get(reason, reason),
-            usage=openai_usage(payload.get("usage"), service_tier=payload.get("service_tier")),
+            usage=openai_usage(payload.get("usage"), service_tier=payload.get("service_tier"), answered=answered),
             request_id=attempt.request_id,
         )
 
@@ -229,6 +231,7 @@ class _StreamState:
     model: str | None = None
     finish_reason: str | None = None
     refused: bool = False
+    answered: bool = False
     usage: object = None
     final_usage: bool = False
     service_tier: object = None
@@ -273,7 +276,9 @@ class _StreamState:
             content="".join(self.text),
             model=self.model or self.attempt.model,
             finish_reason="refusal" if self.refused else reason,
-            usage=openai_usage(self.usage, complete=self.final_usage, service_tier=self.service_tier),
+            usage=openai_usage(
+                self.usage, complete=self.final_usage, service_tier=self.service_tier, answered=self.answered
+            ),
             request_id=self.attempt.request_id,
         )
 
@@ -285,16 +290,31 @@ class _StreamState:
         self.refused = self.refused or bool(refusal)
         text = text_of(refusal or content or "", what="content")
         self.text.append(text)
+        self.answered = self.answered or bool(text or delta.get("tool_calls"))
         return text or None
 
 
-def openai_usage(usage: object, *, complete: bool = True, service_tier: object = None) -> LLMUsage:
-    """Read a usage object; what is absent stays unknown, and a usage without its totals is not complete."""
+def openai_usage(
+    usage: object, *, complete: bool = True, service_tier: object = None, answered: bool = False
+) -> LLMUsage:
+    """Read a usage object; what is absent stays unknown.
+
+    A usage without its totals, or one that contradicts itself or the answer, is not complete: servers that do not
+    count send zeros, and some leave reasoning out of ``completion_tokens`` that ``total_tokens`` has in it.
+
+    Args:
+        usage: as the server sent it.
+        complete: whether it can be the final one.
+        service_tier: as the server named it, beside the usage.
+        answered: whether the answer holds anything that the model wrote.
+    """
     tier = service_tier if isinstance(service_tier, str) else None
     if not isinstance(usage, dict):
         return LLMUsage(input_tokens=None, output_tokens=None, complete=False, service_tier=tier)
     read, written = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
     of_input, of_output = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
+    total = usage.get("total_tokens")
+    agrees = total is None or count_of(total) == (read or 0) + (written or 0)
     # Audio has a price per token of its own, which no figure of LLMUsage holds.
     audio = count_of(of_input.get("audio_tokens")) or count_of(of_output.get("audio_tokens"))
     return LLMUsage(
@@ -303,7 +323,7 @@ def openai_usage(usage: object, *, complete: bool = True, service_tier: object =
         cache_read_tokens=count_of(of_input.get("cached_tokens")),
         cache_write_5m_tokens=count_of(of_input.get("cache_write_tokens")),
         reasoning_tokens=count_of(of_output.get("reasoning_tokens")),
-        complete=complete and read is not None and written is not None and not audio,
+        complete=complete and adds_up(read, written, answered=answered) and agrees and not audio,
         service_tier=tier,
     )
 

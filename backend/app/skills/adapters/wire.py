@@ -12,6 +12,7 @@ from app.skills.models import ModelFacts
 __all__ = [
     "ErrorEventError",
     "UnreadableAnswerError",
+    "adds_up",
     "check_extra",
     "count_of",
     "mapping_of",
@@ -145,6 +146,18 @@ def count_of(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         return None
     return value
+
+
+def adds_up(read: int | None, written: int | None, *, answered: bool) -> bool:
+    """Whether the totals of a usage can be a bill: both are known, and no text came from or out of nothing.
+
+    No prompt has zero tokens, so a zero there says that the server does not count. Zero tokens of output are a fact
+    where nothing was written, and no count where something was.
+
+    Args:
+        answered: whether the answer holds anything that the model wrote.
+    """
+    return bool(read) and written is not None and (written > 0 or not answered)
 
 
 def _kind(value: object) -> str:

@@ -326,3 +326,81 @@ def test_an_openai_usage_without_its_totals_is_not_complete(usage: object) -> No
 
     assert not read.complete
     assert read.output_tokens is None
+
+
+NOTHING = {"prompt_tokens": 5, "completion_tokens": 0}
+
+OPENAI_BILLS = [
+    # A server that does not count sends zeros.
+    ("hello", {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, False),
+    ("", {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, False),
+    ("hello", {"prompt_tokens": 0, "completion_tokens": 3, "total_tokens": 3}, False),
+    ("hello", {**NOTHING, "total_tokens": 5}, False),
+    # The reasoning is in the total alone, or one of the three is wrong.
+    ("hello", {**NOTHING, "total_tokens": 500}, False),
+    ("hello", {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 9}, False),
+    ("hello", {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": -8}, False),
+    # Nothing written is nothing to count, and a total may be left away.
+    ("", {**NOTHING, "total_tokens": 5}, True),
+    ("", NOTHING, True),
+    ("hello", {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}, True),
+    ("hello", {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": None}, True),
+    ("hello", {"prompt_tokens": 5, "completion_tokens": 3}, True),
+]
+
+CLAUDE_BILLS = [
+    ("hello", {"input_tokens": 0, "output_tokens": 0}, False),
+    ("hello", {"input_tokens": 0, "output_tokens": 3, "cache_read_input_tokens": 0}, False),
+    ("hello", {"input_tokens": 5, "output_tokens": 0}, False),
+    ("", {"input_tokens": 5, "output_tokens": 0}, True),
+    ("hello", {"input_tokens": 0, "output_tokens": 3, "cache_read_input_tokens": 7}, True),
+    ("hello", {"input_tokens": 5, "output_tokens": 3}, True),
+]
+
+
+class TestContradictions:
+    """A usage that contradicts itself, or the answer, is not known: it is no bill."""
+
+    @pytest.mark.parametrize(("content", "usage", "known"), OPENAI_BILLS)
+    async def test_of_openai(self, server: WireServer, content: str, usage: dict[str, Any], known: bool) -> None:  # noqa: FBT001 - a parameter of the test
+        """Zeros beside a text, a prompt of nothing, and a total that is not the sum of its parts."""
+        choice = {"index": 0, "message": {"content": content}, "finish_reason": "stop"}
+        server.faults.append(Fault("raw", body={"choices": [choice], "usage": usage}))
+        adapter = OpenAIAdapter(api_key=fixed(server.key), base_url=server.openai_url)
+
+        whole = await adapter.invoke("hello")
+        in_pieces = await openai_stream(server, chunk(content), chunk(None, "stop", usage=usage))
+
+        await adapter.aclose()
+        for response in (whole, in_pieces):
+            assert response.usage is not None
+            assert (response.usage.complete, response.cost is not None) == (known, known)
+
+    @pytest.mark.parametrize(("content", "usage", "known"), CLAUDE_BILLS)
+    async def test_of_claude(self, server: WireServer, content: str, usage: dict[str, Any], known: bool) -> None:  # noqa: FBT001 - a parameter of the test
+        """Zeros beside a text, and a prompt of nothing, the cache counted in."""
+        body = {"content": [{"type": "text", "text": content}], "stop_reason": "end_turn", "usage": usage}
+        server.faults.append(Fault("raw", body=body))
+        adapter = ClaudeAdapter(api_key=fixed(server.key), base_url=server.url)
+
+        whole = await adapter.invoke("hello")
+        in_pieces = await claude_stream(server, start(**usage), text(content), delta("end_turn", **usage), STOP)
+
+        await adapter.aclose()
+        for response in (whole, in_pieces):
+            assert response.usage is not None
+            assert (response.usage.complete, response.cost is not None) == (known, known)
+
+    async def test_the_call_of_a_tool_is_something_written(self, server: WireServer) -> None:
+        """It has no text, and is paid for all the same."""
+        calls = [{"index": 0, "id": "1", "function": {"name": "f", "arguments": "{}"}}]
+        choice = {"index": 0, "message": {"content": None, "tool_calls": calls}, "finish_reason": "tool_calls"}
+        server.faults.append(Fault("raw", body={"choices": [choice], "usage": NOTHING}))
+        adapter = OpenAIAdapter(api_key=fixed(server.key), base_url=server.openai_url)
+        piece = {"choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": None}]}
+
+        whole = await adapter.invoke("hello")
+        in_pieces = await openai_stream(server, piece, chunk(None, "tool_calls", usage=NOTHING))
+
+        await adapter.aclose()
+        assert [response.cost for response in (whole, in_pieces)] == [None, None]
