@@ -11,7 +11,7 @@ from typing import Final
 
 from app.errors import DocumentError
 
-__all__ = ["MAX_DOCUMENT_BYTES", "Document", "cut_text", "read_documents"]
+__all__ = ["MAX_DOCUMENT_BYTES", "Document", "Item", "cut_text", "read_documents"]
 
 MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 """The largest document. Recorded as JSON it may double, and a recorded value has at most 16 MiB."""
@@ -27,6 +27,15 @@ class Document:
 
     name: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What a mapped step's prompt sees as its item, and later steps as its output; ``cut`` where text was left off."""
+
+    name: str
+    text: str
+    cut: bool = False
 
 
 def read_documents(path: str | Path) -> list[Document]:

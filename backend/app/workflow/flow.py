@@ -29,7 +29,7 @@ from app.errors import InvalidInputError, WorkflowDefinitionError
 from app.skills.llm_invoke_v2 import LLMConfig
 from app.stores.checkpoint.codec import canonical_json
 from app.workflow.definition import Workflow
-from app.workflow.documents import Document, cut_text
+from app.workflow.documents import Document, Item, cut_text
 from app.workflow.flow_inputs import annotation_of_input, typed_input
 from app.workflow.flow_model import FlowInput, FlowStep, read_model
 from app.workflow.flow_settings import FlowSettings, template_at
@@ -67,18 +67,6 @@ async def _template(call: SkillCall) -> str:
 
 SKILLS: Final[Mapping[str, Skill]] = MappingProxyType({"llm": _llm, "template": _template})
 """The skills that every flow may use."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """What a mapped step's prompt sees as its item, and later steps as its output; ``cut`` where text was left off."""
-
-    name: str
-    text: str
-    cut: bool = False
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from app.errors import WorkflowDefinitionError
@@ -64,6 +66,23 @@ def render(source: str, **values: object) -> str:
         "{{ topic|unknown }}",
         "{{ topic is unknown }}",
         "{{ topic is callable }}",
+        "{% for loop in documents %}{% endfor %}",
+        "{% for letter in topic %}{% endfor %}",
+        "{% for part in document %}{% endfor %}",
+        "{{ documents|map('nope') }}",
+        "{{ documents|map('_items', 1) }}",
+        "{{ documents|map(topic) }}",
+        "{{ documents|map(*['upper']) }}",
+        "{{ topic|cut(**{}) }}",
+        "{{ topic|cut(max_chars=1, max_chars=2) }}",
+        "{{ 1e400 }}",
+        "{{ " + "9" * 5000 + " }}",
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{{ " + "not " * 3000 + "1 }}",
+        "{{ " + "not " * 60 + "1 }}",
+        "{% if topic %}" * 60 + "{% endif %}" * 60,
+        "{{ _work }}",
+        "{{ topic|_weigh(1) }}",
     ],
 )
 def test_what_is_more_than_showing_values_is_refused_before_it_runs(source: str) -> None:
@@ -89,6 +108,27 @@ def test_what_is_more_than_showing_values_is_refused_before_it_runs(source: str)
         ("{{ documents[1].name }}", "y"),
         ("{% for d in documents if d.name != 'x' %}{{ d.text }}{% endfor %}", "2"),
         ("{{ 'a' if topic in ['t', 'u'] else 'b' }}", "a"),
+        ("{{ topic is in ['t'] }} {{ 'ab' is eq 'ab' }} {{ 3 is odd }} {{ 3 is even }}", "True True True False"),
+        ("{{ document }}", "a b c"),
+        ("{{ documents | join(' ', attribute='name') }} {{ [1, 'b'] | join }}", "x y 1b"),
+        ("{{ documents | map('upper') | last }} {{ documents | reverse | map(attribute='name') | first }}", "2 y"),
+        ("{{ ['b', 'A', 'c'] | sort | join }} {{ ['b', 'A', 'B'] | sort(true, true) | join }}", "Abc bBA"),
+        ("{{ ['b', 'B', 'a'] | unique | join }} {{ documents | sort(attribute='text') | length }}", "ba 2"),
+        ("{{ 42.55 | round }} {{ 42.55 | round(1, 'floor') }} {{ 1234 | round('-2'|int) }}", "43.0 42.5 1200"),
+        ("{{ '42.2' | int }} {{ 'ff' | int(base=16) }} {{ '1e400' | float | int }} {{ 'x' | int(7) }}", "42 255 0 7"),
+        ("{{ '2.5' | float }} {{ 'x' | float(1.5) }} {{ 3.9 | int }}", "2.5 1.5 3"),
+        (
+            "{{ 'foo bar baz qux' | truncate(11, false, '...', 0) }} {{ 'foo bar baz' | truncate(6) }}",
+            "foo bar... foo bar baz",
+        ),
+        ("{{ 'foo bar baz qux' | truncate(9) }} {{ 'foo bar baz qux' | truncate(9, true) }}", "foo... foo ba..."),
+        (
+            "{{ ' a ' | trim }}{{ 'xax' | trim('x') }} {{ 'two words' | title }} {{ 'two words' | wordcount }}",
+            "aa Two Words 2",
+        ),
+        ("{{ 'aB' | capitalize }} {{ 'aB' | lower }} {{ 'aB' | reverse }} {{ 'abc'[1:] }}", "Ab ab Ba bc"),
+        ("{{ " + "not " * 40 + "1 }}", "True"),
+        ("{% if topic %}" * 45 + "x" + "{% endif %}" * 45, "x"),
     ],
 )
 def test_values_are_shown(source: str, text: str) -> None:
@@ -111,6 +151,78 @@ def test_a_value_that_is_not_there_is_an_error_with_its_place(source: str) -> No
     """What is missing when a template is filled in is never shown as nothing."""
     with pytest.raises(WorkflowDefinitionError, match=r"^here: the template cannot be filled in"):
         render(source, anything={"a": "b"})
+
+
+BIG = "x" * 2_000_000
+COSTLY = {
+    "a join in a join": "{{ a|join(a|join(a|join)) }}",
+    "a join as long as the text it separates": "{{ ['x', 'y', 'z']|join(text) }}",
+    "joins of a map": "{{ [a, a, a]|map('join', text)|join }}",
+    "a loop over a text": "{% for x in text|lower %}{% endfor %}",
+    "a loop over a constant": "{% for x in 'abc' %}{% endfor %}",
+    "loops in loops": "{% for x in many %}{% for y in many %}{% endfor %}{% endfor %}",
+    "a long body in a loop": "{% for x in many %}" + "{% if text %}{% endif %}" * 2000 + "{% endfor %}",
+    "filters in a loop": "{% for x in many %}{% if text|upper %}{% endif %}{% endfor %}",
+    "comparisons in a loop": "{% for x in many %}{% if text == text|lower %}{% endif %}{% endfor %}",
+    "tests in a loop": "{% for x in many %}{% if text is eq text %}{% endif %}{% endfor %}",
+    "searches in a loop": "{% for x in many if 'yx' in text %}{% endfor %}",
+    "slices in a loop": "{% for x in many %}{% if text[1:] %}{% endif %}{% endfor %}",
+    "a sort of long texts": "{{ [" + "text," * 200 + "]|sort|length }}",
+    "a list as a text": "{{ [text, text, text] }}",
+    "a list of lists, compared": "{{ [[" + "many," * 300 + "]] == [[" + "many," * 300 + "]] }}",
+    "a list of filtered texts": "{{ [" + "text|upper," * 200 + "]|length }}",
+    "a trim of every character": "{{ text|trim(text) }}",
+    "a huge power": "{{ 5|round('-1000000000'|int) }}",
+    "a huge power of ten": "{{ 3.5|round(1000000000, 'ceil') }}",
+    "a format by a remainder": "{{ '%1000000000d' is odd }}",
+    "a number of many digits": "{{ text|int|round(400) }}",
+}
+
+
+@pytest.mark.parametrize("source", COSTLY.values(), ids=COSTLY)
+def test_what_would_take_much_work_or_memory_is_refused(source: str) -> None:
+    """No template computes for long or fills the memory, whatever it does with large inputs."""
+    names = {"text": Known(), "a": Known(attributes=None), "many": Known(items=frozenset())}
+    template = compile_template(source, names=names, where="here")
+
+    began = time.process_time()
+    with pytest.raises(WorkflowDefinitionError, match=r"^here: "):
+        template.render({"text": BIG, "a": ["y" * 100] * 100, "many": ["z"] * 20_000})
+
+    assert time.process_time() - began < 5
+
+
+def test_a_join_is_refused_before_it_is_made() -> None:
+    """The length of a join is known before it takes memory."""
+    names = {"a": Known(attributes=None)}
+    template = compile_template("{{ a|join(a|join(a|join))|length }}", names=names, where="here")
+
+    with pytest.raises(WorkflowDefinitionError, match=r"join gives 99,\d+,\d+ characters"):
+        template.render({"a": ["y" * 100] * 100})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ topic|truncate(1) }}",
+        "{{ 3.5|round(400, 'ceil') }}",
+        "{{ topic|cut('inf'|float) }}",
+        "{{ topic|cut('-1'|int) }}",
+        "{{ topic|int(base=1) }}",
+        "{{ topic|cut }}",
+        "{{ documents|map(attribute='name') }}",
+        "{{ documents|map(attribute='upper') }}",
+        "{{ documents|map }}",
+        "{{ documents|round }}",
+        "{{ topic is even }}",
+        "{{ ['a', 1]|sort|length }}",
+        "{{ documents|first|upper|first|first }}{{ 0|length }}",
+    ],
+)
+def test_a_filter_that_cannot_do_what_it_is_asked_for_is_an_error_with_its_place(source: str) -> None:
+    """Arguments that a filter cannot take are errors of the flow, never a fault."""
+    with pytest.raises(WorkflowDefinitionError, match=r"^here: the template cannot be filled in"):
+        render(source, documents=[Document("x", "1")])
 
 
 def test_the_sandbox_stands_behind_the_check() -> None:
