@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.exits import ExitCode
+from app.cli.hold_views import holds_text, whole_hold_id
 from app.cli.session import JsonOption, Session, session_of
 from app.stores.budget.contract import HoldState, Window
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.stores.budget.contract import AuditReport, WindowUsage
+    from app.stores.budget.contract import AuditReport, Hold, WindowUsage
 
 __all__ = ["group", "usage_table"]
 
@@ -102,16 +104,19 @@ def holds(
     following = found[-1].hold_id if len(found) == limit else None
     session.show(
         {"holds": [hold_document(hold) for hold in found], "next_after": following},
-        lambda: _holds_table(session, found),
+        lambda: holds_text(found, nova=session.nova),
+        wrap=False,
     )
     if following is not None and not session.json:
-        session.note(f"there may be more: --after {following!r}")
+        session.note(f"there may be more: --after {shlex.quote(following)}")
 
 
 @group.command("correct")
 def correct(
     ctx: typer.Context,
-    hold_id: Annotated[str, typer.Argument(metavar="HOLD", help="As `nova budget holds` shows it.")],
+    hold_id: Annotated[
+        str, typer.Argument(metavar="HOLD", help="As `nova budget holds` shows it, or the start of it.")
+    ],
     amount: Annotated[
         str, typer.Argument(metavar="AMOUNT", help="What the provider billed, such as '$0.0021'; 0: nothing.")
     ],
@@ -126,14 +131,23 @@ def correct(
     Example:  nova budget correct call-7/1/claude/1 '$0.0021' --detail 'invoice of November'
     """
     from app.cli.documents import hold_document
+    from app.errors import UnknownHoldError
     from app.money import parse_usd
 
     session = session_of(ctx, json=json)
     bill = parse_usd(amount)
-    hold = session.execute(
-        lambda: session.budget().settle(hold_id, bill, correction=True, detail=detail, tenant_id=session.tenant)
-    )
-    session.show(hold_document(hold), lambda: _holds_table(session, [hold]))
+
+    async def settle(whole: str) -> Hold:
+        return await session.budget().settle(whole, bill, correction=True, detail=detail, tenant_id=session.tenant)
+
+    async def settle_named() -> Hold:
+        try:
+            return await settle(hold_id)
+        except UnknownHoldError:
+            return await settle(await whole_hold_id(session.budget(), hold_id, tenant_id=session.tenant))
+
+    hold = session.execute(settle_named)
+    session.show(hold_document(hold), lambda: holds_text([hold], nova=session.nova), wrap=False)
 
 
 @group.command("audit")

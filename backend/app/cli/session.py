@@ -109,14 +109,14 @@ class Session:
 
         return asyncio.run(whole())
 
-    def show(self, document: object, render: Callable[[], RenderableType]) -> None:
-        """Give the result: the document with ``--json``, else what ``render`` draws."""
+    def show(self, document: object, render: Callable[[], RenderableType], *, wrap: bool = True) -> None:
+        """Give the result: the document with ``--json``, else what ``render`` draws; without ``wrap`` line by line."""
         if self.json:
             from app.cli.output import write_json
 
             write_json(document)
         else:
-            self.out.print(render())
+            self.out.print(render(), soft_wrap=not wrap)
 
     def give(self, document: object, value: object) -> None:
         """Give a recorded value as the result: the document with ``--json``, else the value as it is, unwrapped."""

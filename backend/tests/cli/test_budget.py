@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from app.cli.hold_views import detail_text
 from app.money import MICROCENTS_PER_CENT
 from app.settings import load_settings
 from app.stores.budget.contract import BudgetStore
@@ -96,14 +97,14 @@ def test_holds_are_listed_by_state_and_in_pages(nova: Nova) -> None:
     expired = nova("budget", "holds", "--state", "expired", "--json").check().json
     first = nova("budget", "holds", "--limit", "3", "--json").check().json
     rest = nova("budget", "holds", "--after", first["next_after"], "--json").check().json
-    table = nova("budget", "holds").check().out
+    text = nova("budget", "holds").check().out
 
     assert [(hold["hold_id"], hold["charged"]["usd"]) for hold in expired["holds"]] == [("call-2", "0.05")]
     assert [hold["hold_id"] for hold in first["holds"] + rest["holds"]] == ["call-1", "call-2", "call-3", "call-4"]
     assert rest["next_after"] is None
-    rows = {line.split()[0]: line.split()[1:4] for line in table.splitlines() if line.strip().startswith("call-")}
-    assert rows["call-1"] == ["settled", "$0.04", "$0.02"]
-    assert rows["call-3"] == ["held", "$0.03", "$0.00"]
+    lines = text.splitlines()
+    assert lines[lines.index("call-1") + 1].startswith("  settled, $0.04 reserved, $0.02 charged, since 20")
+    assert lines[lines.index("call-3") + 1].startswith("  held, $0.03 reserved, $0.00 charged, lease until 20")
 
 
 @pytest.mark.usefixtures("spent")
@@ -129,6 +130,74 @@ def test_a_hold_whose_call_may_be_under_way_is_not_corrected(nova: Nova) -> None
     assert refused.code == 22
     assert "may still be under way" in refused.err
     assert [hold["hold_id"] for hold in held] == ["call-3"]
+
+
+def uncertain(*hold_ids: str, detail: str | None = None) -> None:
+    """Leave expired holds of 2 cents each behind."""
+
+    async def leave() -> None:
+        store = SqliteBudgetStore(load_settings().database_file)
+        for hold_id in hold_ids:
+            await store.reserve(hold_id, 2 * MICROCENTS_PER_CENT, ["tenant"], lease=timedelta(hours=1))
+            await store.expire(hold_id, detail=detail)
+        await store.close()
+
+    asyncio.run(leave())
+
+
+def test_uncertain_holds_are_a_list_whose_ids_can_be_copied(nova: Nova) -> None:
+    """Each id is one line however long it is; below it is what happened, and at the end what it all comes to."""
+    ids = [f"{'a-long-name/' * 12}{number}" for number in range(2)]
+    uncertain(*ids, detail='{"error": "CancelledError", "model": "stub-1", "outcome": "unknown"}')
+
+    lines = nova("budget", "holds", "--state", "expired").check().out.splitlines()
+
+    assert [line for line in lines if line.startswith("a-long")] == ids
+    assert lines[1].startswith("  expired, $0.02 reserved, $0.02 charged, since 20")
+    assert lines[2] == "  cut: CancelledError, model stub-1"
+    assert lines[-1] == (
+        "these 2 holds are uncertain: $0.04 charged; where the bill says otherwise: nova budget correct HOLD AMOUNT"
+    )
+
+
+def test_no_holds_are_told_in_words(nova: Nova) -> None:
+    """An empty list is no error, and says nothing of a hold that was asked for."""
+    assert nova("budget", "holds").check().out == "no holds\n"
+
+
+def test_the_start_of_an_id_names_an_uncertain_hold_where_it_names_one_alone(nova: Nova) -> None:
+    """An ambiguous start is refused with how many it names and changes nothing; an id in full is that hold alone."""
+    uncertain("call-1", "call-10", "call-11", "other-7")
+
+    corrected = nova("budget", "correct", "oth", "$0.01", "--json").check().json
+    ambiguous = nova("budget", "correct", "cal", "$0.01")
+    exact = nova("budget", "correct", "call-1", "$0.01", "--json").check().json
+    nothing = nova("budget", "correct", "other", "$0.02")
+
+    left = nova("budget", "holds", "--state", "expired", "--json").check().json["holds"]
+    assert (corrected["hold_id"], exact["hold_id"]) == ("other-7", "call-1")
+    assert (ambiguous.code, nothing.code) == (22, 22)
+    assert "3 uncertain holds" in ambiguous.err
+    assert [hold["hold_id"] for hold in left] == ["call-10", "call-11"]
+
+
+@pytest.mark.parametrize(
+    ("detail", "words"),
+    [
+        ("corrected by hand", "corrected by hand"),
+        ("[1]", "[1]"),
+        ('{"output_tokens": 7}', "7 tokens out"),
+        ('{"outcome": "unknown", "error": "ERR_LLM_TIMEOUT"}', "outcome unknown: ERR_LLM_TIMEOUT"),
+        (
+            '{"cost": 5000000, "input_tokens": 3, "outcome": "superseded", "service_tier": "fast"}',
+            "answered after somebody else had taken the call over, 3 tokens in, billed $0.05, service tier fast",
+        ),
+    ],
+    ids=["text", "no note", "usage", "timeout", "superseded"],
+)
+def test_what_a_call_noted_is_told_in_words(detail: str, words: str) -> None:
+    """Every fact of the note is told; a text that somebody wrote stays as it is."""
+    assert detail_text(detail) == words
 
 
 @pytest.mark.usefixtures("spent")
