@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 from app.errors import Billed, LLMError
 
@@ -30,6 +31,7 @@ __all__ = [
     "TIMEOUT",
     "Failure",
     "Verdict",
+    "address_of",
     "is_usable_key",
     "parse_retry_after",
     "redact",
@@ -81,6 +83,7 @@ _MAX_MESSAGE = 400
 _SECRETS: Final = (
     re.compile(r"(?i)\b(bearer|x-api-key|api[-_ ]?key)(['\"]?\s*[:=]?\s*['\"]?)(?=\S*[\d*_-])\S{6,}"),
     re.compile(r"()()\bsk-[\w*.-]{4,}"),
+    re.compile(r"(://)()[^/\s@]+(?=@)"),
 )
 
 
@@ -147,6 +150,13 @@ class Failure:
             partial_input_tokens=partial_input_tokens,
             partial_output_tokens=partial_output_tokens,
         )
+
+
+def address_of(url: str) -> str:
+    """Return scheme, host and port of a base URL: what may be shown of it, as the rest can hold a password."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port is not None else "")
 
 
 def is_usable_key(value: str) -> bool:

@@ -27,6 +27,7 @@ from app.skills.adapters.failures import (
     STREAM_CUT,
     TIMEOUT,
     Failure,
+    address_of,
     is_usable_key,
     parse_retry_after,
     shown_cause,
@@ -203,7 +204,7 @@ class SdkAdapter(BaseAdapter):
             return Failure(verdict=TIMEOUT, message=f"{what} ({_why(error)})", request_id=request_id)
         if isinstance(error, sdk.APIConnectionError | httpx2.HTTPError | httpx2.StreamError | OSError):
             verdict = STREAM_CUT if attempt.began else NETWORK
-            message = f"the connection to {self._base_url} failed: {_why(error)}"
+            message = f"the connection to {address_of(self._base_url)} failed: {_why(error)}"
             return Failure(verdict=verdict, message=message, request_id=request_id)
         if isinstance(error, sdk.APIError) and not isinstance(error, sdk.APIResponseValidationError):
             return self._rejection(None, {"error": error.body}, {self.request_id_header: request_id or ""})

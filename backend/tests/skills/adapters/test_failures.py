@@ -12,7 +12,7 @@ import pytest
 from app.credentials import fixed
 from app.errors import LLMError
 from app.skills.adapters.claude_adapter import ClaudeAdapter
-from app.skills.adapters.failures import parse_retry_after, redact
+from app.skills.adapters.failures import address_of, parse_retry_after, redact
 from app.skills.adapters.openai_adapter import OpenAIAdapter
 from app.skills.llm_invoke_v2 import LLMAdapter, LLMConfig
 from tests.support.wire import Fault, WireServer
@@ -216,6 +216,35 @@ class TestSecrets:
     """No error shows a key."""
 
     KEY = "sk-very-secret-key-123456"
+
+    @pytest.mark.parametrize("name", ["claude", "openai"])
+    async def test_a_password_in_the_base_url(self, name: str) -> None:
+        """Of the address that cannot be reached, the error shows scheme, host and port."""
+        async with WireServer() as gone:
+            host = gone.url.removeprefix("http://")
+        url = f"http://me:correcthorse@{host}/v1?key=batterystaple"
+        adapter = (ClaudeAdapter if name == "claude" else OpenAIAdapter)(api_key=fixed("k-1"), base_url=url)
+
+        error = await error_of(adapter)
+
+        shown = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+        assert error.code == "ERR_LLM_NETWORK"
+        assert f"http://{host} failed" in str(error)
+        assert "correcthorse" not in shown
+        assert "batterystaple" not in shown
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("https://me:secret@host/v1?key=secret#secret", "https://host"),
+            ("http://[::1]:8080/v1", "http://[::1]:8080"),
+            ("http://secret@host:1/v1", "http://host:1"),
+        ],
+    )
+    def test_what_is_shown_of_a_base_url(self, url: str, shown: str) -> None:
+        """Scheme, host and port; where a text has a whole URL in it, the part before the host is taken out."""
+        assert address_of(url) == shown
+        assert "secret@" not in redact(f"cannot reach {url}")
 
     @pytest.mark.parametrize("name", ["claude", "openai"])
     @pytest.mark.parametrize(
