@@ -116,14 +116,15 @@ class Execution:
         """
         body = asyncio.ensure_future(self.workflow.function(self.run, **self.inputs))
         try:
-            await self._until_end_or_stop(body)
-            return await self._leave(body)
+            ended = await self._until_end_or_stop(body)
+            return await self._leave(body, ended=ended)
         finally:
             # Whatever raised, a cancellation included: nobody keeps the lease of a run that does not go on. Where the
             # run was finished, parked or lost, this does nothing.
             await self.writer.release()
 
-    async def _until_end_or_stop(self, body: asyncio.Future[Any]) -> None:
+    async def _until_end_or_stop(self, body: asyncio.Future[Any]) -> bool:
+        """Return, when nothing of the run is under way any more, whether the workflow ended by itself."""
         loop = asyncio.get_running_loop()
         timer = None
         if self.time_left is not None:
@@ -141,8 +142,10 @@ class Execution:
         finally:
             if timer is not None:
                 timer.cancel()
+            ended = body.done()
             # However often the caller is cancelled meanwhile: the lease is not given up under a write on its way.
             await finish_anyway(self._end(body))
+        return ended
 
     async def _end(self, body: asyncio.Future[Any]) -> None:
         """Cancel the workflow, and then the steps that it left behind; return when all of them have ended."""
@@ -152,7 +155,7 @@ class Execution:
             await asyncio.wait([body], timeout=_CANCEL_AGAIN_S)
         await self.run.cut()
 
-    async def _leave(self, body: asyncio.Future[Any]) -> RunOutcome:
+    async def _leave(self, body: asyncio.Future[Any], *, ended: bool) -> RunOutcome:
         """Write how the run ended."""
         cause, error = self.stop.cause, self.stop.error
         if cause is StopCause.LOST:
@@ -160,16 +163,19 @@ class Execution:
         if cause is StopCause.ABORTED:
             return self._outcome(RunStatus.ABORTED, error=error)
         try:
-            outcome = await self._written(body, cause, error)
+            outcome = await self._written(body, cause, error, ended=ended)
         except RunAbortedError as aborted:
             return self._outcome(RunStatus.ABORTED, error=aborted)
         if cause is StopCause.INTERRUPTED and error is not None:
             raise error
         return outcome
 
-    async def _written(self, body: asyncio.Future[Any], cause: StopCause | None, error: Exception | None) -> RunOutcome:
+    async def _written(
+        self, body: asyncio.Future[Any], cause: StopCause | None, error: Exception | None, *, ended: bool
+    ) -> RunOutcome:
         failure = None if body.cancelled() else body.exception()
-        if not body.cancelled() and failure is None:
+        # What a workflow returns that swallowed its cancellation is not its result: it stopped at a step without one.
+        if ended and not body.cancelled() and failure is None:
             return await self._complete(body.result())
         if cause is StopCause.DEADLINE and error is not None:
             return await self._fail(error)

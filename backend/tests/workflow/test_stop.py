@@ -117,6 +117,49 @@ async def test_a_workflow_cannot_catch_its_way_around_a_refused_budget(checkpoin
     assert await checkpoints.history("r") == ()
 
 
+@pytest.mark.parametrize(
+    ("cause", "status"),
+    [("budget", RunStatus.WAITING), ("drain", RunStatus.RUNNING), ("deadline", RunStatus.FAILED)],
+)
+async def test_what_a_workflow_returns_that_swallowed_its_cancellation_is_not_its_result(
+    checkpoints: CheckpointStorage, cause: str, status: RunStatus
+) -> None:
+    """A run that had to stop is not completed by a workflow that catches everything; resumed, it gets its result."""
+    runner = runner_on(checkpoints)
+    resumed = False
+
+    async def stopping() -> str:
+        if resumed:
+            return "the result"
+        if cause == "budget":
+            raise refused()
+        runner.drain()
+        return "recorded"
+
+    @workflow(version="1")
+    async def stubborn(run: Run) -> str:
+        try:
+            if cause == "deadline":
+                await run.step("late", asyncio.sleep, 0 if resumed else 30)
+            return await run.step("stopping", stopping) if cause != "drain" else await both(run)
+        except BaseException:  # noqa: BLE001 - the workflow that this is about
+            return "made up"
+
+    async def both(run: Run) -> str:
+        await run.step("first", stopping)
+        return await run.step("second", stopping)
+
+    deadline = timedelta(milliseconds=20) if cause == "deadline" else None
+    outcome = await runner.start(stubborn, run_id="r", deadline=deadline)
+    resumed = True
+    done = await runner.resume(
+        "r", stubborn, reopen=True, allow_changed=True, deadline=None if deadline is None else timedelta(hours=1)
+    )
+
+    assert (outcome.status, outcome.result) == (status, None)
+    assert done.value() == "the result"
+
+
 async def test_a_step_of_a_parked_run_that_waits_for_its_retry_does_not_hold_it_up(
     checkpoints: CheckpointStorage,
 ) -> None:
