@@ -320,6 +320,30 @@ def test_an_estimate_uses_what_was_reported_and_what_arrived() -> None:
     assert BOOK.cost(LLMUsage(input_tokens=2, output_tokens=50), provider="stub", model="stub-1") is not None
 
 
+@pytest.mark.parametrize("n", [2, 128, 0, "many"])
+def test_several_answers_cannot_be_estimated(n: object) -> None:
+    """A stream shows the first of them, and all are billed; what is no number of answers is none either."""
+    config = LLMConfig(max_tokens=1_000, extra={"n": n})
+
+    cost = BOOK.estimate(
+        "hello", config, provider="stub", model="stub-1", partial_text="abc", input_tokens=2, output_tokens=3
+    )
+
+    assert cost is None
+
+
+def test_one_answer_asked_for_by_number_is_estimated() -> None:
+    """It is as if nothing had been said."""
+    config = LLMConfig(max_tokens=1_000, extra={"n": 1})
+
+    cost = BOOK.estimate(
+        "hello", config, provider="stub", model="stub-1", partial_text="abc", input_tokens=2, output_tokens=3
+    )
+
+    assert cost is not None
+    assert cost.amount == 2 * 100 + 3 * 200
+
+
 def test_todays_tiers_are_those_of_the_list() -> None:
     """The tiers that a bound considers are the ones that have a price on that day."""
     assert published_tiers(provider="openai", model="gpt-4o", day=date(2026, 11, 24)) == ("batch", "priority", "fast")

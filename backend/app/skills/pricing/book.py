@@ -172,12 +172,15 @@ class PriceBook:
 
         The figures that were reported, where they were; else the bounds of the prompt and of the text that arrived. It
         may be below the bill (reasoning that was never shown) or above it: it is for users who prefer it to the hold.
+        Of several answers (``n``) a stream hands on the first, so what the others cost cannot be told.
         """
         from app.skills.llm_invoke_v2 import LLMUsage
         from app.skills.models import facts
 
         model_facts = facts(provider, model)
         try:
+            if answers(config.extra) > 1:
+                return None
             read = input_tokens_at_most(prompt, config, model_facts) if input_tokens is None else input_tokens
         except UnboundedCallError:
             return None

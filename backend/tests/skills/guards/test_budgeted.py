@@ -361,6 +361,19 @@ async def test_an_estimate_is_only_for_streams_that_said_something(cut_stream: L
     assert {hold.state for hold in await all_holds(store)} == {HoldState.EXPIRED}
 
 
+async def test_a_cut_stream_of_several_answers_is_charged_at_the_hold() -> None:
+    """Where an estimate is preferred too: the text that arrived is that of one of them."""
+    store, cut = InMemoryBudgetStore(), failure("ERR_LLM_STREAM_CUT", billed="unknown", partial_text="hello")
+    guard = budgeted(ScriptedAdapter(cut), store, cut_stream="estimate")
+
+    with pytest.raises(LLMError):
+        await collect(guard.stream("hi", replace(CONFIG, extra={"n": 4})))
+
+    (hold,) = await all_holds(store)
+    assert hold.state is HoldState.EXPIRED
+    assert hold.charged == hold.amount == 4 * HOLD
+
+
 async def test_a_reader_who_leaves_pays_what_arrived_by_estimate() -> None:
     """Closing a stream early is a cut stream too."""
     store = InMemoryBudgetStore()
