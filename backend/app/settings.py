@@ -74,16 +74,24 @@ class Settings(BaseSettings):
 
     @property
     def data_dir(self) -> Path:
-        """The directory of embedded state: ``NOVA_DATA_DIR``, else the user's data directory."""
+        """The directory of embedded state: ``NOVA_DATA_DIR``, else the user's data directory.
+
+        Raises:
+            ConfigurationError: it is blank, or below the home directory of nobody.
+        """
         if self.nova_data_dir is not None:
-            return self.nova_data_dir.expanduser()
+            return _at_home(self.nova_data_dir, "NOVA_DATA_DIR")
         from platformdirs import user_data_path
 
         return user_data_path("nova", appauthor=False)
 
     @property
     def database_file(self) -> Path:
-        """The SQLite file: the path in a ``sqlite:///`` ``DATABASE_URL``, else ``nova.db`` in the data directory."""
+        """The SQLite file: the path in a ``sqlite:///`` ``DATABASE_URL``, else ``nova.db`` in the data directory.
+
+        Raises:
+            ConfigurationError: the URL names no file, or its path is one that ``data_dir`` could not be either.
+        """
         url = self.database_url.get_secret_value() if self.database_url else ""
         scheme, _, rest = url.partition(":")
         if scheme.lower() != "sqlite":
@@ -95,7 +103,7 @@ class Settings(BaseSettings):
                 "sqlite:////absolute/path.db (to keep state in memory only, set BUDGET_STORE=memory and so on)",
                 variable="DATABASE_URL",
             )
-        return Path(path).expanduser()
+        return _at_home(Path(path), "DATABASE_URL")
 
     def with_changes(self, **changes: object) -> Settings:
         """Return a copy in which the named fields have other values."""
@@ -115,6 +123,19 @@ def load_settings() -> Settings:
     # Raised out here, because pydantic's error holds the rejected input, which may be a secret.
     texts = "; ".join(f"{_variable(problem)}: {problem['msg']}" for problem in problems)
     raise ConfigurationError(f"the environment is not valid: {texts}", variable=_variable(problems[0]))
+
+
+def _at_home(path: Path, variable: str) -> Path:
+    """Return a path whose ``~`` is replaced."""
+    if not str(path).strip():
+        raise ConfigurationError(f"{variable} is blank; name a path, or leave it out", variable=variable)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"{variable} begins with {path.parts[0]!r}, whose home directory is not known; write the path out",
+            variable=variable,
+        ) from None
 
 
 def _variable(problem: ErrorDetails) -> str:

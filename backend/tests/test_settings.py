@@ -109,6 +109,25 @@ def test_three_slashes_are_relative_and_four_absolute(url: str, file: str, monke
     assert load_settings().database_file == Path(file)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NOVA_DATA_DIR", "  "),
+        ("NOVA_DATA_DIR", "~nobody-of-this-name/state"),
+        ("DATABASE_URL", "sqlite:///  "),
+        ("DATABASE_URL", "sqlite:///~nobody-of-this-name/state.db"),
+    ],
+)
+def test_a_path_that_names_no_place_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blank path and the home directory of nobody are errors of the variable that names them."""
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ConfigurationError) as caught:
+        _ = load_settings().database_file
+
+    assert caught.value.variable == variable
+
+
 def test_no_other_module_of_the_library_reads_the_environment() -> None:
     """Every variable is read in one place; the command line alone may look at those of its terminal."""
     (root,) = app.__path__
