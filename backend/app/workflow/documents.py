@@ -45,8 +45,9 @@ def read_documents(path: str | Path) -> list[Document]:
     that is named itself is read in any case. A byte order mark is taken off, line ends are left as they are.
 
     Raises:
-        DocumentError: a file is missing, unreadable, not a file, too large, empty, binary or not UTF-8, or a folder has
-            no file; names the path and what to do. Nothing is half read: one bad document refuses all.
+        DocumentError: a file is missing, unreadable, not a file, too large, empty, binary or not UTF-8, its name is
+            not UTF-8, or a folder has no file; names the path and what to do. Nothing is half read: one bad document
+            refuses all.
     """
     root = Path(path)
     try:
@@ -54,6 +55,7 @@ def read_documents(path: str | Path) -> list[Document]:
     except OSError as error:
         raise _unreadable(root, error) from error
     if not stat.S_ISDIR(mode):
+        _check_name(root.name, root)
         return [Document(root.name, _read_text(root))]
     files = _files_below(root)
     if not files:
@@ -65,6 +67,8 @@ def read_documents(path: str | Path) -> list[Document]:
             f"{str(root)!r} has {len(files):,} files; at most {_MAX_DOCUMENTS:,} are read. Name a folder inside it",
             path=str(root),
         )
+    for name in files:
+        _check_name(name, root / name)
     return [Document(name, _read_text(root / name)) for name in files]
 
 
@@ -92,6 +96,15 @@ def _files_below(root: Path) -> list[str]:
         below = Path(folder).relative_to(root)
         names.extend((below / name).as_posix() for name in files if not name.startswith("."))
     return sorted(names)
+
+
+def _check_name(name: str, path: Path) -> None:
+    """Refuse a name that is not text: it is recorded with the document, and shown to models."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise DocumentError(f"the name of '{shown}' is not UTF-8; rename the file", path=shown) from None
 
 
 def _read_text(path: Path) -> str:

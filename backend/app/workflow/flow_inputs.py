@@ -30,12 +30,12 @@ def typed_input(name: str, says: FlowInput, value: object, *, base: Path) -> obj
     """Return a value as the input's type; documents are read, from a path that is relative to ``base``.
 
     Raises:
-        InvalidInputError: the value is none of that type; names the input.
+        InvalidInputError: the value is none of that type, or a path that is blank; names the input.
         DocumentError: a document cannot be read.
     """
     if says.type == "documents":
         if isinstance(value, str | Path):
-            return read_documents(base / Path(value).expanduser())
+            return read_documents(_path(name, value, base))
         if isinstance(value, list) and value and all(isinstance(each, Document) for each in value):
             return value
         raise InvalidInputError(f"the input {name!r} must be the path of a text file or a folder of them")
@@ -55,3 +55,13 @@ def typed_input(name: str, says: FlowInput, value: object, *, base: Path) -> obj
             pass
     kinds = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
     raise InvalidInputError(f"the input {name!r} must be {kinds[says.type]} ({value!r:.60} given)")
+
+
+def _path(name: str, value: str | Path, base: Path) -> Path:
+    if not str(value).strip() or "\0" in str(value):
+        # An empty path would mean the current folder, and read whatever lies there.
+        raise InvalidInputError(f"the input {name!r} must be a path ({str(value)!r:.60} given); '.' is this folder")
+    try:
+        return base / Path(value).expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(f"the input {name!r} is {str(value)!r:.200}: {error}; write the path out") from None

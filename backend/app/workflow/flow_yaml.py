@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ __all__ = ["MAX_FLOW_CHARS", "Places", "read_yaml"]
 MAX_FLOW_CHARS: Final = 256 * 1024
 _MAX_DEPTH: Final = 32
 _BOOL: Final = "tag:yaml.org,2002:bool"
+_FLOAT: Final = "tag:yaml.org,2002:float"
+_INT: Final = "tag:yaml.org,2002:int"
 _TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
 _TRUE_OR_FALSE: Final = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 
@@ -70,8 +73,9 @@ def read_yaml(text: str, *, source: str) -> tuple[Any, Places]:
     """
     if len(text) > MAX_FLOW_CHARS:
         raise WorkflowDefinitionError(f"{source}: a flow has at most {MAX_FLOW_CHARS:,} characters, this {len(text):,}")
-    loader = _Loader(text)
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)  # reads on: it refuses a character that YAML does not have
         root = loader.get_single_node()
         if root is None:
             raise WorkflowDefinitionError(f"{source}: the file is empty; a flow begins with its `name:`")
@@ -83,7 +87,8 @@ def read_yaml(text: str, *, source: str) -> tuple[Any, Places]:
     except yaml.YAMLError as error:
         raise WorkflowDefinitionError(f"{source}: not valid YAML: {error}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 class _Loader(yaml.SafeLoader):
@@ -122,3 +127,19 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        read = self.construct_yaml_float if node.tag == _FLOAT else self.construct_yaml_int
+        try:
+            number: int | float = read(node)
+        except (ValueError, OverflowError):
+            problem = f"not a number that can be read: {node.value[:40]!r}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+        if not math.isfinite(number):
+            problem = f"not a number that is finite: {node.value[:40]!r}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return number
+
+
+_Loader.add_constructor(_INT, _Loader.construct_number)
+_Loader.add_constructor(_FLOAT, _Loader.construct_number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def _fifty_megabytes(folder: Path) -> None:
         file.truncate(50 * 1024 * 1024)
 
 
+def _name_in_latin_1(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("text")
+
+
 def _no_documents(folder: Path) -> None:
     for document in folder.iterdir():
         document.unlink()
@@ -40,6 +45,7 @@ BAD_DOCUMENTS: dict[str, tuple[Break, str]] = {
     "binary": (lambda folder: (folder / "image.txt").write_bytes(b"\x89PNG\r\n\x00\x01"), "image.txt"),
     "not UTF-8": (lambda folder: (folder / "old.txt").write_bytes("café".encode("latin-1")), "old.txt"),
     "empty": (lambda folder: (folder / "empty.txt").touch(), "empty.txt"),
+    "name not UTF-8": (_name_in_latin_1, r"caf\xe9.txt"),
     "50 MB": (_fifty_megabytes, "large.txt"),
     "empty folder": (_no_documents, "documents"),
 }
@@ -53,6 +59,9 @@ BAD_FLOWS: dict[str, tuple[str, str]] = {
     "sandbox escape": (GOOD.replace("document.text", "document.__class__.__mro__"), "brief.yaml"),
     "escape by a filter": (GOOD.replace("document.text", "document.text|attr('__class__')"), "brief.yaml"),
     "forbidden call": (GOOD.replace("document.text", "cycler.__init__.__globals__"), "brief.yaml"),
+    "NUL byte": (GOOD + "\0", "brief.yaml"),
+    "not a number": (GOOD.replace("max_tokens: 50", "max_tokens: .nan"), "brief.yaml:9:"),
+    "loop over a text": (GOOD.replace("{{ document.name }}", "{% for x in document %}{% endfor %}"), "list"),
     "unknown key": (GOOD + "    temprature: 1\n", "temprature"),
 }
 
@@ -123,10 +132,11 @@ def test_a_flow_that_is_not_there_is_a_bad_flow(nova: Nova) -> None:
         (("--input", "tone=dry"), 4, "tone"),
         (("--budget", "a lot"), 4, "a lot"),
         (("--run-id", "a\nb"), 4, "run"),
+        (("--run-id", ""), 4, "run id is empty"),
         (("--deadline", "soon"), 2, "soon"),
         (("--input", "nonsense"), 2, "nonsense"),
     ],
-    ids=["unknown input", "not an amount", "bad run id", "not a duration", "not a pair"],
+    ids=["unknown input", "not an amount", "bad run id", "no run id", "not a duration", "not a pair"],
 )
 def test_a_bad_option_is_told_and_nothing_is_recorded(
     nova: Nova, run: Callable[..., Result], options: tuple[str, ...], code: int, word: str
@@ -145,6 +155,20 @@ def test_a_missing_input_is_named(nova: Nova, run: Callable[..., Result]) -> Non
     refused = run(GOOD.replace("steps:", "  topic: {type: string}\nsteps:"))
 
     assert_told(refused, 4, "'topic'", "documents, topic")
+    assert_untouched(nova)
+
+
+@pytest.mark.parametrize("path", ["", "  ", "~nobody-of-this-name/papers"])
+def test_a_path_that_names_nothing_is_told_by_its_input(
+    nova: Nova, tmp_path: Path, documents: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """An empty path does not read the current folder."""
+    (tmp_path / "brief.yaml").write_text(GOOD)
+    monkeypatch.chdir(documents)
+
+    refused = nova("run", str(tmp_path / "brief.yaml"), "--input", f"documents={path}")
+
+    assert_told(refused, 4, "documents")
     assert_untouched(nova)
 
 
@@ -194,6 +218,9 @@ def test_a_fault_is_one_line_and_its_place_is_shown_on_request(nova: Nova, monke
         ({"LLM_ADAPTER": "parrot"}, "LLM_ADAPTER"),
         ({"NOVA_CUT_STREAM": "maybe"}, "NOVA_CUT_STREAM"),
         ({"ENV": "production"}, "production"),
+        ({"NOVA_DATA_DIR": "  "}, "NOVA_DATA_DIR"),
+        ({"NOVA_DATA_DIR": "~nobody-of-this-name/x"}, "NOVA_DATA_DIR"),
+        ({"DATABASE_URL": "sqlite:///~nobody-of-this-name/x.db"}, "DATABASE_URL"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -59,6 +59,17 @@ def test_a_bad_document_is_refused_with_its_path_and_a_remedy(tmp_path: Path, bo
         assert caught.value.path == str(bad)
 
 
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    """The name of a document is recorded as text; the error shows which bytes it has, and can itself be printed."""
+    bad = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    bad.write_text("text")
+
+    for path in (tmp_path, bad):
+        with pytest.raises(DocumentError, match=r"caf\\xe9\.txt' is not UTF-8; rename") as caught:
+            read_documents(path)
+        assert str(caught.value).encode()
+
+
 def test_what_is_no_document_at_all_is_refused(tmp_path: Path) -> None:
     """A missing path, an empty folder, a dangling link, a pipe and an unreadable file are refused, and never wait."""
     empty = tmp_path / "empty"

@@ -213,6 +213,12 @@ BAD_FLOWS = [
     (one("", retries="-1"), r"f\.yaml:\d:5: steps\.0\.retries: "),
     (one("", config="{max_tokens: 0}"), r"f\.yaml:\d:5: step 'a': max_tokens must be an int of at least 1"),
     (one("", config="{max_tokens: few}"), r"f\.yaml:\d:14: max_tokens must be a whole number \('few' given\)"),
+    (one("", config="{max_tokens: .nan}"), r"f\.yaml:\d:26: not valid YAML: not a number that is finite"),
+    (one("", retries="-.inf"), r"f\.yaml:\d:14: not valid YAML: not a number that is finite"),
+    (one("", retries="9" * 5000), r"f\.yaml:\d:14: not valid YAML: not a number"),
+    (one("", retries="0b_"), r"f\.yaml:\d:14: not valid YAML: not a number"),
+    (one("a\0b"), r"f\.yaml: not valid YAML: "),
+    (one("", prompt=r'"\uD800"'), r"f\.yaml:\d:5: steps\.0\.prompt: .*valid string"),
     (one("", concurrency="300"), r"f\.yaml:\d:5: concurrency must be from 1 to 256"),
 ]
 
@@ -279,6 +285,15 @@ def test_documents_of_a_flow_are_read_or_refused_at_the_start(tmp_path: Path) ->
         flow.read_inputs({"documents": str(tmp_path)})
     with pytest.raises(InvalidInputError, match="path of a text file"):
         flow.read_inputs({"documents": []})
+
+
+@pytest.mark.parametrize("path", ["", "  ", "\n", "a\0b", "~nobody-of-this-name/papers"])
+def test_a_path_that_names_nothing_is_refused(path: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty path is not the current folder, and an unknown home is told with the input's name."""
+    monkeypatch.chdir(folder)
+
+    with pytest.raises(InvalidInputError, match="'documents'"):
+        parse_flow(FLOW).read_inputs({"documents": path})
 
 
 def test_a_flow_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
