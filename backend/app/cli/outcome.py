@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from app.cli.exits import Ended, ExitCode, Explanation, explain
+from app.cli.output import counted
+from app.cli.session import error_document
 from app.errors import NovaError, RunDeadlineError, WorkflowError
 from app.stores.checkpoint.contract import RunStatus
 
@@ -70,35 +73,38 @@ def conclude_all(session: Session, runs: Sequence[Left]) -> None:
         typer.Exit: one of them is not completed.
     """
     explained = [(left, _explained(session, left)) for left in runs]
-    documents = [
-        {**_document(session, left), "error": told and {"code": told.code, "message": told.message}}
-        for left, told in explained
-    ]
-    session.show({"runs": documents}, lambda: _table(explained))
-    code = next((told.exit_code for _, told in explained if told is not None), ExitCode.OK)
-    if code is not ExitCode.OK:
-        raise typer.Exit(code)
+    documents = [{**_document(session, left), "error": told and error_document(told)} for left, told in explained]
+    left_over = [(left, told) for left, told in explained if told is not None]
+    document: dict[str, Any] = {"runs": documents}
+    if left_over:
+        first, why = left_over[0]
+        count = f"{len(left_over)} of {len(runs)} runs did not complete; the first, {first.run_id}: {why.message}"
+        document["error"] = error_document(replace(why, message=count))
+    session.show(document, lambda: _table(explained))
+    if left_over:
+        raise typer.Exit(left_over[0][1].exit_code)
 
 
 def _explained(session: Session, left: Left) -> Explanation | None:
     """Return why a run is not completed, None where it is."""
     if left.to_program:
         return None
-    go_on = f"to go on: {session.nova} resume {left.run_id}"
+    go_on = f"to go on: {session.nova} resume {shlex.quote(left.run_id)}"
     if left.error is not None:
         told = explain(left.error, nova=session.nova)
         if told.remedy is None and left.began:
-            told = replace(told, remedy=f"when that is put right: {session.nova} resume {left.run_id}")
+            told = replace(told, remedy=f"when that is put right: {session.nova} resume {shlex.quote(left.run_id)}")
         return told
     outcome = left.outcome
     assert outcome is not None
     if outcome.status is RunStatus.COMPLETED:
         return None
     if outcome.status is RunStatus.RUNNING:
+        steps = outcome.steps_run + outcome.steps_replayed
         return Explanation(
             exit_code=left.stopped or ExitCode.INTERRUPTED,
             code="ERR_INTERRUPTED",
-            message=f"run {left.run_id} is stopped; {outcome.steps_run + outcome.steps_replayed} steps are recorded",
+            message=f"run {left.run_id} was interrupted; {counted(steps, 'step is', 'steps are')} recorded",
             remedy=go_on,
         )
     try:
@@ -111,7 +117,9 @@ def _explained(session: Session, left: Left) -> Explanation | None:
         message = f"run {left.run_id} failed: {type(error).__name__}: {error}"
         told = explain(WorkflowError(message), nova=session.nova)
     if told.remedy is None and outcome.status is RunStatus.FAILED:
-        told = replace(told, remedy=f"when that is put right: {session.nova} resume {left.run_id} --reopen")
+        told = replace(
+            told, remedy=f"when that is put right: {session.nova} resume {shlex.quote(left.run_id)} --reopen"
+        )
     return told
 
 
@@ -144,8 +152,8 @@ def _say_money(session: Session, left: Left) -> None:
     outcome = left.outcome
     assert outcome is not None
     total = next((window for window in left.windows if window.window == "total"), None)
-    replayed = f" ({outcome.steps_replayed} were on record)" if outcome.steps_replayed else ""
-    parts = [f"run {left.run_id} is completed: {outcome.steps_run + outcome.steps_replayed} steps{replayed}"]
+    replayed = f" ({counted(outcome.steps_replayed, 'was', 'were')} on record)" if outcome.steps_replayed else ""
+    parts = [f"run {left.run_id} is completed: {counted(outcome.steps_run + outcome.steps_replayed, 'step')}{replayed}"]
     parts.append(f"{format_usd(outcome.cost)} recorded" + (" + ?" if outcome.unknown_cost else ""))
     if total is not None and total.uncertain:
         parts.append(f"{format_usd(total.uncertain)} uncertain")
@@ -157,7 +165,8 @@ def _say_money(session: Session, left: Left) -> None:
     session.note(", ".join(parts))
     if outcome.unclaimed_steps:
         session.note(
-            f"{len(outcome.unclaimed_steps)} recorded steps were not asked for: the workflow has changed since"
+            f"{counted(len(outcome.unclaimed_steps), 'recorded step was', 'recorded steps were')} not asked for: "
+            "the workflow has changed since"
         )
 
 

@@ -48,7 +48,7 @@ def run(
     Example:  nova run examples/brief.yaml --input documents=examples/documents --budget '$0.50'
     """
     from app.cli.outcome import conclude
-    from app.cli.values import parse_duration, parse_inputs
+    from app.cli.values import parse_duration, parse_inputs, parse_new_run_id
     from app.money import parse_usd
     from app.workflow.engine import new_run_id, utc_now
     from app.workflow.flow import load_flow
@@ -57,9 +57,10 @@ def run(
     pairs = parse_inputs(inputs or [])
     limit = None if budget is None else parse_usd(budget)
     length = None if deadline is None else parse_duration(deadline, option="--deadline")
+    named = None if run_id is None else parse_new_run_id(run_id)
     loaded = load_flow(flow)
     given = loaded.read_inputs(pairs)
-    chosen = run_id or new_run_id(loaded.name, now=utc_now())
+    chosen = named if named is not None else new_run_id(loaded.name, now=utc_now())
     left = _started(session, loaded.workflow(), given, run_id=chosen, budget=limit, deadline=length, quiet=quiet)
     conclude(session, left)
 

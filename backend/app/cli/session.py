@@ -144,7 +144,7 @@ class Session:
         if self.json:
             from app.cli.output import write_json
 
-            write_json({**explanation.document, "error": _error_document(explanation)})
+            write_json({**explanation.document, "error": error_document(explanation)})
         return explanation.exit_code
 
     def _tell(self, explanation: Explanation) -> None:
@@ -168,7 +168,8 @@ class Session:
 _STOPPED = {ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.RUN_WAITING}
 
 
-def _error_document(explanation: Explanation) -> dict[str, Any]:
+def error_document(explanation: Explanation) -> dict[str, Any]:
+    """Return what ``--json`` shows of an error."""
     return {
         "code": explanation.code,
         "exit_code": int(explanation.exit_code),

@@ -9,7 +9,10 @@ from typing import Final
 
 import typer
 
-__all__ = ["parse_duration", "parse_inputs"]
+from app.errors import InvalidInputError
+from app.stores.names import check_name
+
+__all__ = ["parse_duration", "parse_inputs", "parse_new_run_id"]
 
 _UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION: Final = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?$")
@@ -44,3 +47,14 @@ def parse_inputs(pairs: Sequence[str]) -> dict[str, str]:
             raise typer.BadParameter(f"the input {name!r} is given twice", param_hint="--input")
         inputs[name] = value
     return inputs
+
+
+def parse_new_run_id(text: str) -> str:
+    """Read the id of a run that is about to be; it will be an argument of other commands.
+
+    Raises:
+        InvalidInputError: it cannot be part of a key, or it would be read as an option.
+    """
+    if text.startswith("-"):
+        raise InvalidInputError(f"the run id {text!r} begins with -, so commands would read it as an option")
+    return check_name(text, what="the run id")

@@ -111,7 +111,9 @@ def test_whoever_pastes_the_remedies_completes_the_run(nova: Nova, tour: tuple[s
     pasted = 0
 
     while left.code == 14:
-        raising, going_on = left.err.splitlines()[-1].strip().split(", then: ")
+        which, remedy = left.err.splitlines()[-1].strip().split(": ", 1)
+        assert which == "at least, for this call alone"
+        raising, going_on = remedy.split(", then: ")
         nova(*shlex.split(raising)[1:]).check()
         left = nova(*shlex.split(going_on)[1:])
         pasted += 1
@@ -126,9 +128,34 @@ def test_a_run_id_is_used_once(nova: Nova, tour: tuple[str, ...]) -> None:
     before = nova("runs", "show", "tour", "--json").check().json
 
     refused = nova(*tour)
+    forked = nova("runs", "fork", "tour", "tour")
 
-    assert refused.code == 11
+    assert (refused.code, forked.code) == (11, 11)
+    assert refused.err.endswith("  nova resume tour, or name another --run-id\n")
+    assert forked.err.endswith("  name another NEW_RUN\n")
     assert nova("runs", "show", "tour", "--json").check().json == before
+
+
+@pytest.mark.parametrize("run_id", ["-x", "--all", "", "a\nb"])
+def test_a_run_id_that_no_command_could_name_is_refused(nova: Nova, flow: str, documents: Path, run_id: str) -> None:
+    """An id that reads as an option, as nothing or as two lines makes no run, and no fork."""
+    refused = nova("run", flow, "--input", f"documents={documents}", f"--run-id={run_id}")
+    forked = nova("runs", "fork", "tour", "--", run_id)
+
+    assert (refused.code, forked.code) == (4, 4)
+    assert nova("runs", "list", "--json").check().json["runs"] == []
+
+
+def test_a_run_id_that_a_shell_would_take_apart_is_quoted(nova: Nova, tour: tuple[str, ...]) -> None:
+    """The remedy of a parked run with a space in its id completes it when its commands are pasted."""
+    run_id = "my tour; 'x'"
+    parked = nova(*tour[:-1], run_id, "--budget", "$0.00000001")
+    going_on = parked.err.splitlines()[-1].strip().split(", then: ")[1]
+
+    nova("budget", "set", f"run:{run_id}", "$1").check()
+    nova(*shlex.split(going_on)[1:]).check()
+
+    assert nova("runs", "show", run_id, "--json").check().json["status"] == "completed"
 
 
 def test_finished_runs_do_not_resume(nova: Nova, tour: tuple[str, ...]) -> None:
@@ -153,11 +180,16 @@ def test_resume_all_goes_on_with_what_waits_and_reports_each_run(
     assert resumed.code == 14
     assert (runs["tour"]["status"], runs["tour"]["error"]) == ("completed", None)
     assert (runs["other"]["status"], runs["other"]["error"]["code"]) == ("waiting", "ERR_RUN_WAITING")
+    error = resumed.json["error"]
+    assert (error["code"], error["exit_code"]) == ("ERR_RUN_WAITING", 14)
+    assert error["message"].startswith("1 of 2 runs did not complete; the first, other: ")
+    assert "budget set run:other" in error["remedy"]
 
 
 def test_resume_all_without_anything_to_do_says_so(nova: Nova) -> None:
     """Nothing to resume is not an error."""
     assert "no run" in nova("resume", "--all").check().out
+    assert nova("resume", "--all", "--json").check().json == {"runs": []}
 
 
 def test_a_lease_held_elsewhere_is_waited_for(nova: Nova, tour: tuple[str, ...]) -> None:
