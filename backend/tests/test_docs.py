@@ -66,7 +66,7 @@ def test_the_tour_of_the_readme_can_be_pasted(tmp_path: Path) -> None:
     printed = bash("\n".join(lines), tmp_path)
 
     assert "run tour is completed" in printed
-    assert "run small is parked" in printed
+    assert "run 'small' waits for budget" in printed
     assert "run small is completed" in printed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -166,7 +167,7 @@ async def conducted(
 
 
 def _cut(session: Session, run_id: str | None, exit_code: ExitCode | None) -> Explanation:
-    target = "--all" if run_id is None else run_id
+    target = "--all" if run_id is None else shlex.quote(run_id)
     return Explanation(
         exit_code=exit_code or ExitCode.INTERRUPTED,
         code="ERR_INTERRUPTED",

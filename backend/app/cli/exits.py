@@ -128,25 +128,25 @@ def _nothing(_nova: str, _error: object) -> None:
 
 def _busy(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.RunBusyError)
-    return f"wait for it, or take the run over: {nova} resume {error.run_id} --steal"
+    return f"wait for it, or take the run over: {nova} resume {shlex.quote(error.run_id)} --steal"
 
 
 def _waiting(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.RunWaitingError)
     if error.waiting_for != "budget":
-        return f"when it has come: {nova} resume {error.run_id}"
+        return f"when it has come: {nova} resume {shlex.quote(error.run_id)}"
     refused = error.__cause__
-    change = f"{nova} budget set run:{error.run_id} AMOUNT"
+    change = f"{nova} budget set {shlex.quote(f'run:{error.run_id}')} AMOUNT"
     if isinstance(refused, errors.BudgetExceededError):
         change = _raise_limit(nova, refused)
-    return f"{change}, then: {nova} resume {error.run_id}"
+    return f"{change}, then: {nova} resume {shlex.quote(error.run_id)}"
 
 
 def _finished(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.RunFinishedError)
     if error.status == "failed":
-        return f"to try its failed step again: {nova} resume {error.run_id} --reopen"
-    return f"to continue from a copy of it: {nova} runs fork {error.run_id} NEW_RUN"
+        return f"to try its failed step again: {nova} resume {shlex.quote(error.run_id)} --reopen"
+    return f"to continue from a copy of it: {nova} runs fork {shlex.quote(error.run_id)} NEW_RUN"
 
 
 def _exceeded(nova: str, error: object) -> str | None:
@@ -155,20 +155,20 @@ def _exceeded(nova: str, error: object) -> str | None:
 
 
 def _raise_limit(nova: str, error: errors.BudgetExceededError) -> str:
-    """Return the command that lets this call through, and no more than it."""
+    """Return the command that lets this call through; its amount is no forecast of those that follow."""
     amount = format_usd(error.spent + error.held + error.requested).replace(",", "")
     window = "" if error.window == "total" else f" --window {error.window}"
-    return f"{nova} budget set {shlex.quote(error.scope)} '{amount}'{window}"
+    return f"at least, for this call alone: {nova} budget set {shlex.quote(error.scope)} '{amount}'{window}"
 
 
 def _taken_over(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.LeaseLostError)
-    return f"how it goes on there: {nova} runs show {error.run_id}"
+    return f"how it goes on there: {nova} runs show {shlex.quote(error.run_id)}"
 
 
 def _failed(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.StepFailedError)
-    return f"the steps before it are recorded; to go on from there: {nova} resume {error.run_id} --reopen"
+    return f"the steps before it are recorded; to go on from there: {nova} resume {shlex.quote(error.run_id)} --reopen"
 
 
 _TABLE: Final[dict[type[errors.NovaError], tuple[ExitCode, _Remedy]]] = {
@@ -187,7 +187,7 @@ _TABLE: Final[dict[type[errors.NovaError], tuple[ExitCode, _Remedy]]] = {
     errors.RunExistsError: (
         ExitCode.RUN_EXISTS,
         lambda nova, error: (
-            f"{nova} resume {error.run_id}, or name another --run-id"
+            f"{nova} resume {shlex.quote(error.run_id)}, or name another --run-id"
             if isinstance(error, errors.RunExistsError)
             else None
         ),

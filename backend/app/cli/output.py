@@ -29,6 +29,7 @@ __all__ = [
     "ascii_only",
     "bar",
     "console",
+    "counted",
     "duration",
     "facts",
     "moment",
@@ -197,6 +198,11 @@ def duration(length: timedelta) -> str:
 def printable(text: str) -> str:
     """Return text without characters that would control a terminal; line ends and tabs stay."""
     return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun, and what else agrees with it: ``1 step is``, ``2 steps are``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> Table:

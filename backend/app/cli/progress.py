@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from app.cli.output import duration, printable
+from app.cli.output import counted, duration, printable
 from app.money import format_usd
 from app.workflow.listener import RunListener
 
@@ -143,7 +143,8 @@ class RunProgress(RunListener):
     def run_started(self, *, run_id: str, workflow: str, resumed: bool, steps_recorded: int) -> None:
         self.begun.add(run_id)
         if resumed:
-            self.say(f"run {run_id} ({workflow}) goes on, {steps_recorded} steps are on record")
+            on_record = counted(steps_recorded, "step is", "steps are")
+            self.say(f"run {run_id} ({workflow}) goes on, {on_record} on record")
         else:
             self.say(f"run {run_id} ({workflow}) begins")
         if self.on_started is not None:
@@ -159,17 +160,19 @@ class RunProgress(RunListener):
         self.say(f"{self._label(run_id, step_id)}: failed{times}", style="red")
 
     def run_waiting(self, *, run_id: str, waiting_for: WaitingFor, reason: str) -> None:
+        if not self._many:
+            return  # the command tells it, with what to do
         self.say(f"run {run_id} is parked: it waits for its {waiting_for}", style="yellow")
 
     def run_ended(self, *, run_id: str, status: RunStatus) -> None:
         if not self._many:
             return  # the command tells how its one run ended
         tally = self.tallies[run_id]
-        parts = [f"{tally.recorded} steps recorded"]
+        parts = [f"{counted(tally.recorded, 'step')} recorded"]
         if tally.replayed:
             parts.append(f"{tally.replayed} replayed")
         if tally.retries:
-            parts.append(f"{tally.retries} retries")
+            parts.append(counted(tally.retries, "retry", "retries"))
         self.say(f"run {run_id} is {status.value}: {', '.join([*parts, tally.cost_text()])}")
 
     def _label(self, run_id: str, name: str) -> str:
@@ -196,7 +199,7 @@ class LineProgress(RunProgress):
 
     def map_started(self, *, run_id: str, step_id: str, count: int) -> None:
         self._group(run_id, step_id, count)
-        self.say(f"{self._label(run_id, step_id)}: {count} steps")
+        self.say(f"{self._label(run_id, step_id)}: {counted(count, 'step')}")
 
     def step_recorded(self, *, run_id: str, step_id: str, attempts: int, cost: Microcents | None) -> None:
         group = self.tallies[run_id].add_recorded(step_id, cost)
@@ -220,7 +223,7 @@ class LineProgress(RunProgress):
         self._said_s[run_id, group.name] = now
         left = group.left(now)
         about = "" if left is None else f", about {duration(left)} left"
-        replayed = f" ({group.replayed} were on record)" if group.replayed else ""
+        replayed = f" ({counted(group.replayed, 'was', 'were')} on record)" if group.replayed else ""
         cost = "" if group.name == _DOCUMENTS else f", {self.tallies[run_id].cost_text()} so far"
         self.say(f"{self._label(run_id, group.name)}: {group.done} of {group.total}{replayed}{cost}{about}")
 

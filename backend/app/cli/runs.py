@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.exits import Ended, explain
 from app.cli.run_views import history_table, run_view, runs_table, text_view
 from app.cli.session import JsonOption, Session, is_terminal, session_of
 from app.cli.standing import has_flow, resume_in_program
@@ -123,11 +125,15 @@ def fork(
     Example:  nova runs fork tour tour-2 --steps 5
     """
     from app.cli.documents import run_document
+    from app.cli.values import parse_new_run_id
+    from app.errors import RunExistsError
 
     session = session_of(ctx, json=json)
-    head = session.execute(
-        lambda: session.checkpoints().fork(run_id, new_run_id, steps=steps, tenant_id=session.tenant)
-    )
+    name = parse_new_run_id(new_run_id)
+    try:
+        head = session.execute(lambda: session.checkpoints().fork(run_id, name, steps=steps, tenant_id=session.tenant))
+    except RunExistsError as error:
+        raise Ended(replace(explain(error, nova=session.nova), remedy="name another NEW_RUN")) from error
     session.show(run_document(head), lambda: runs_table([head]))
     if not session.json:
         if has_flow(head):
@@ -182,11 +188,13 @@ def verify(ctx: typer.Context, run_id: RunArgument, *, json: JsonOption = False)
 
     Example:  nova runs verify tour
     """
+    from app.cli.output import counted
+
     session = session_of(ctx, json=json)
     steps = session.execute(lambda: session.checkpoints().verify(run_id, tenant_id=session.tenant))
     session.show(
         {"run_id": run_id, "verified_steps": steps},
-        lambda: text_view(f"run {run_id}: {steps} steps verify", style="green"),
+        lambda: text_view(f"run {run_id}: {counted(steps, 'step verifies', 'steps verify')}", style="green"),
     )
 
 

@@ -120,8 +120,9 @@ def test_a_parked_run_is_helped_by_the_limit_that_was_in_its_way() -> None:
     parked = errors.RunWaitingError("parked", run_id="tour", waiting_for="budget")
     parked.__cause__ = refused
 
-    assert explain(parked).remedy == "nova budget set tenant '$0.07' --window day, then: nova resume tour"
-    assert (explain(refused).remedy or "").startswith("nova budget set tenant '$0.07' --window day; ")
+    raising = "at least, for this call alone: nova budget set tenant '$0.07' --window day"
+    assert explain(parked).remedy == f"{raising}, then: nova resume tour"
+    assert (explain(refused).remedy or "").startswith(f"{raising}; ")
 
 
 def test_a_remedy_is_a_command_with_the_global_options_that_were_in_force() -> None:
@@ -133,6 +134,17 @@ def test_a_remedy_is_a_command_with_the_global_options_that_were_in_force() -> N
     assert remedy is not None
     assert "nova --tenant acme budget set run:tour AMOUNT" in remedy
     assert "nova --tenant acme resume tour" in remedy
+
+
+@pytest.mark.parametrize("cls", _CLASSES)
+def test_a_run_id_is_quoted_in_every_remedy(cls: type[errors.NovaError]) -> None:
+    """No remedy has the bare id of a run whose name a shell would take apart."""
+    error = _made(cls)
+    error.__dict__["run_id"] = "my tour"
+
+    remedy = (explain(error).remedy or "").replace("'my tour'", "").replace("'run:my tour'", "")
+
+    assert "my tour" not in remedy
 
 
 def test_an_unpriced_model_inside_a_step_keeps_its_own_exit_code() -> None:

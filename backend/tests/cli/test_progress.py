@@ -100,7 +100,22 @@ def test_the_end_counts_what_ran_what_was_replayed_and_what_it_cost_now() -> Non
 
     lines = stream.getvalue().splitlines()
     assert "tour notes/2: attempt 1 failed, again in 1.5 s (odd)" in lines
-    assert lines[-1] == "run tour is completed: 2 steps recorded, 1 replayed, 1 retries, $0.02 + ?"
+    assert lines[-1] == "run tour is completed: 2 steps recorded, 1 replayed, 1 retry, $0.02 + ?"
+
+
+def test_one_is_not_told_as_many() -> None:
+    """Counts agree with their nouns and verbs."""
+    stream = io.StringIO()
+    progress = LineProgress(console(stream))
+    progress.run_started(run_id="tour", workflow="brief", resumed=True, steps_recorded=1)
+    progress.map_started(run_id="tour", step_id="notes", count=1)
+    progress.step_replayed(run_id="tour", step_id="notes/0", cost=None)
+
+    assert stream.getvalue().splitlines() == [
+        "run tour (brief) goes on, 1 step is on record",
+        "notes: 1 step",
+        "notes: 1 of 1 (1 was on record), $0.00 so far",
+    ]
 
 
 def test_runs_that_go_on_together_are_told_apart() -> None:
