@@ -172,7 +172,7 @@ def _migrations(component: str) -> list[str]:
     )
     if [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
         raise StoreDamagedError(f"the migrations of {component} are not numbered 1, 2, 3, …: reinstall Nova")
-    return [entry.read_text() for _, entry in numbered]
+    return [entry.read_text(encoding="utf-8") for _, entry in numbered]
 
 
 def _statements(script: str) -> list[str]:
