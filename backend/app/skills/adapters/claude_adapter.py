@@ -94,11 +94,9 @@ _BY_STATUS: Final[dict[int, Verdict]] = {
     402: PROVIDER_BUDGET,
     403: AUTH_FAILED,
     404: INVALID_MODEL,
-    408: TIMEOUT,
     409: CONFLICT,
     413: INVALID_PROMPT,
     429: RATE_LIMITED,
-    504: TIMEOUT,
     529: OVERLOADED,
 }
 # What Anthropic tells apart by words alone, or by a code within the details; all of them come with status 400 or 429.

@@ -23,7 +23,6 @@ from app.skills.adapters.failures import (
     RATE_LIMITED,
     SERVER_ERROR,
     STREAM_CUT,
-    TIMEOUT,
     Failure,
     Verdict,
 )
@@ -84,11 +83,9 @@ _BY_STATUS: Final[dict[int, Verdict]] = {
     402: PROVIDER_BUDGET,
     403: AUTH_FAILED,
     404: INVALID_MODEL,
-    408: TIMEOUT,
     409: CONFLICT,
     413: INVALID_PROMPT,
     429: RATE_LIMITED,
-    504: TIMEOUT,
     529: OVERLOADED,
 }
 # Servers without these codes say it in words.

@@ -48,6 +48,9 @@ CONNECT_TIMEOUT_S: Final = 10.0
 NO_KEY: Final = "no-key"
 """What is sent as a credential to a server that asks for none."""
 
+_GAVE_UP_WAITING: Final = frozenset({408, 499, 504})
+"""Who answers so stopped waiting, for the client (499 is nginx's) or for the model: the work may have been done."""
+
 _attempt: ContextVar[Attempt | None] = ContextVar("nova_llm_attempt", default=None)
 """The attempt that is being sent by this task, for the hook of the HTTP client."""
 
@@ -214,10 +217,12 @@ class SdkAdapter(BaseAdapter):
         return Failure(verdict=INVALID_REQUEST, message=f"the request cannot be sent: {_why(error)}")
 
     def _rejected(self, failure: Failure, headers: Mapping[str, str]) -> Failure:
-        """Return the failure with what the headers say."""
+        """Return the failure with what the headers say, and with what its status says whatever the body says."""
+        verdict = TIMEOUT if failure.status in _GAVE_UP_WAITING else failure.verdict
         should_retry = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
         return replace(
             failure,
+            verdict=verdict,
             request_id=headers.get(self.request_id_header) or None,
             retry_after=parse_retry_after(headers, now=self._now()),
             should_retry=should_retry,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -50,16 +51,20 @@ class ErrorEventError(Exception):
 
 
 def check_extra(config: LLMConfig) -> None:
-    """Refuse extra parameters that would go around a field of the config, or around the adapter.
+    """Refuse extra parameters that would go around a field of the config or the adapter, or cannot be sent as JSON.
 
     Raises:
-        InvalidInputError: which one, and where it belongs.
+        InvalidInputError: which one, and where it belongs or what is wrong with it.
     """
     for name in config.extra:
         if name in _OWN_FIELDS:
             raise InvalidInputError(f"extra may not hold {name!r}: set LLMConfig.{_OWN_FIELDS[name]}")
         if name in _NOT_EXTRA:
             raise InvalidInputError(f"extra may not hold {name!r}: the adapter sets it")
+        try:
+            json.dumps({name: config.extra[name]}, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInputError(f"extra[{name!r}] cannot be sent as JSON: {error}") from error
 
 
 def text_only(messages: Sequence[Message], *, adapter: str) -> None:

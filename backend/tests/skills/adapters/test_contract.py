@@ -152,6 +152,11 @@ class TestAnswers:
         assert longer.input_tokens > alone.input_tokens
 
 
+NESTED: list[Any] = []
+"""A list that holds itself."""
+NESTED.append(NESTED)
+
+
 class TestRefusedBeforeSending:
     """What never reaches the provider."""
 
@@ -165,6 +170,11 @@ class TestRefusedBeforeSending:
             (PROMPT, LLMConfig(extra={"max_tokens": 10**6}), "LLMConfig.max_tokens"),
             (PROMPT, LLMConfig(extra={"max_completion_tokens": 10**6}), "LLMConfig.max_tokens"),
             (PROMPT, LLMConfig(extra={"stream": True}), "stream"),
+            (PROMPT, LLMConfig(extra={"metadata": object()}), "'metadata'.*JSON"),
+            (PROMPT, LLMConfig(extra={"metadata": {("a", "b"): 1}}), "'metadata'.*JSON"),
+            (PROMPT, LLMConfig(extra={"metadata": {"share": float("nan")}}), "'metadata'.*JSON"),
+            (PROMPT, LLMConfig(extra={"metadata": {"half": "\ud83d"}}), "'metadata'.*JSON"),
+            (PROMPT, LLMConfig(extra={"metadata": NESTED}), "'metadata'.*JSON"),
         ],
     )
     async def test_input_that_cannot_be_sent(

@@ -20,6 +20,7 @@ from app.errors import (
     ConfigurationError,
     IdempotencyLeaseLostError,
     IdempotencyStoreUnavailableError,
+    InvalidInputError,
     LLMError,
     NovaError,
 )
@@ -355,6 +356,20 @@ async def test_a_refused_budget_leaves_the_key_free() -> None:
 
     assert not response.replayed
     assert len(inner.calls) == 1
+
+
+async def test_what_cannot_be_sent_is_not_charged() -> None:
+    """An extra parameter that is not JSON is refused, with a key or without, and nothing is spent."""
+    budget = InMemoryBudgetStore()
+    guard = chain(StubAdapter(), budget)
+    config = replace(CONFIG, extra={"metadata": object()})
+
+    for context in (KEY, None):
+        with pytest.raises(InvalidInputError, match="JSON"):
+            await guard.invoke("hi", config, context=context)
+
+    usage = await total(budget)
+    assert (usage.spent, usage.held) == (0, 0)
 
 
 async def test_a_budget_store_that_is_down_is_not_retried_around() -> None:
