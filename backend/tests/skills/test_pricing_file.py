@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -155,3 +156,26 @@ def _binary(tmp_path: Path) -> Path:
     file = tmp_path / "binary"
     file.write_bytes(b"\x80\x81models")
     return file
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """What is no regular file is refused at once, whether somebody writes to it or not."""
+    pipe = tmp_path / "prices.yaml"
+    os.mkfifo(pipe)
+
+    for path in (pipe, tmp_path, Path("/dev/null")):
+        with pytest.raises(ConfigurationError, match=r"regular file|directory"):
+            read_price_file(path)
+
+
+def test_a_home_that_nobody_knows_is_refused() -> None:
+    """``~`` with a name that is no user's is no path."""
+    with pytest.raises(ConfigurationError, match=r"NOVA_PRICES_FILE.*'~' stands for"):
+        read_price_file(Path("~nobody-has-this-name/prices.yaml"))
+
+
+@pytest.mark.parametrize("text", ["[" * 3_000, "{a: " * 3_000, "models: " + "[" * 3_000 + "]" * 3_000])
+def test_a_deeply_nested_file_is_refused(tmp_path: Path, text: str) -> None:
+    """It is not read to the end of the stack."""
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        read_price_file(write(tmp_path, text))

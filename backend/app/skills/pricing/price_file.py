@@ -17,6 +17,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -51,12 +53,7 @@ def read_price_file(path: Path) -> dict[str, ModelPrice]:
         ConfigurationError: it cannot be read, is not YAML, or says something that is not a price; the text names the
             file, the model and the field.
     """
-    try:
-        content = path.expanduser().read_bytes()
-    except OSError as error:
-        _refuse(path, f"cannot be read: {error.strerror or error}")
-    if len(content) > MAX_FILE_BYTES:
-        _refuse(path, f"has {len(content)} bytes; a price file has at most {MAX_FILE_BYTES}")
+    content = _content(path)
     document = _parsed(path, content)
     models = document.get("models") if isinstance(document, dict) else None
     if not isinstance(models, dict) or not models:
@@ -66,11 +63,29 @@ def read_price_file(path: Path) -> dict[str, ModelPrice]:
     return {str(model): _model_price(path, str(model), entry, version) for model, entry in models.items()}
 
 
+def _content(path: Path) -> bytes:
+    """Read the file, if it is one: a pipe would be waited for, and a device need not end."""
+    try:
+        with os.fdopen(os.open(path.expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                _refuse(path, "is not a regular file")
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        _refuse(path, f"cannot be read: {error.strerror or error}")
+    except RuntimeError:
+        _refuse(path, "cannot be read: '~' stands for the home of a user that is not known; write the whole path")
+    if len(content) > MAX_FILE_BYTES:
+        _refuse(path, f"is too large; a price file has at most {MAX_FILE_BYTES} bytes")
+    return content
+
+
 def _parsed(path: Path, content: bytes) -> Any:
     import yaml
 
     try:
         return yaml.load(content, Loader=_strict_loader())  # noqa: S506 - the loader is a SafeLoader
+    except RecursionError:
+        _refuse(path, "is nested too deeply")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
