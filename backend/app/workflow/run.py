@@ -18,7 +18,8 @@ from app.errors import (
     RunAbortedError,
     StepConflictError,
     StepFailedError,
-    StoreUnavailableError,
+    StoreDamagedError,
+    StoreError,
     WorkflowChangedError,
     WorkflowDefinitionError,
 )
@@ -336,8 +337,8 @@ class Run:
                 error=error,
             )
             await first_of(_sleeping(self._parts.sleep, delay_s), stop.wait())
-        elif isinstance(error, StoreUnavailableError):
-            # A store that is down is not the fault of the run: it stays resumable.
+        elif isinstance(error, StoreError):
+            # A store that is down or damaged is not the fault of the run: it stays resumable.
             stop.request(StopCause.INTERRUPTED, error)
         elif not stop.requested:
             self._tell(self._parts.listener.step_failed, step_id=step_id, attempts=attempt, error=error)
@@ -356,6 +357,9 @@ class Run:
             await self._parts.writer.append(step_id, output, fingerprint=work.fingerprint, meta=meta)
         except (LeaseLostError, RunAbortedError, StepConflictError, CheckpointStoreUnavailableError) as error:
             # The writer has requested the stop, with the cause.
+            raise _SuspendedError from error
+        except StoreDamagedError as error:
+            self._parts.stop.request(StopCause.INTERRUPTED, error)
             raise _SuspendedError from error
 
     def _calls(self, step_id: str, work: _Work[T]) -> StepCalls:

@@ -16,6 +16,8 @@ from app.errors import (
     RunDeadlineError,
     RunWaitingError,
     StepFailedError,
+    StoreDamagedError,
+    StoreError,
     WorkflowError,
 )
 from app.stores.checkpoint.contract import CheckpointStorage, RunStatus
@@ -359,13 +361,16 @@ async def test_a_run_fails_at_its_deadline_and_goes_on_with_a_later_one(checkpoi
     assert done.result == [0]
 
 
-async def test_a_store_that_is_down_is_not_the_run_s_failure(checkpoints: CheckpointStorage) -> None:
-    """A step whose call was refused because a store is down leaves the run resumable, and the error is raised."""
+@pytest.mark.parametrize("problem", [BudgetStoreUnavailableError, StoreDamagedError])
+async def test_a_store_that_is_down_is_not_the_run_s_failure(
+    checkpoints: CheckpointStorage, problem: type[StoreError]
+) -> None:
+    """A step whose call met a store that is down or damaged leaves the run resumable, and the error is raised."""
     down = True
 
     async def call() -> str:
         if down:
-            raise BudgetStoreUnavailableError("no answer")
+            raise problem("no answer")
         return "done"
 
     @workflow(version="1")
@@ -373,7 +378,7 @@ async def test_a_store_that_is_down_is_not_the_run_s_failure(checkpoints: Checkp
         return await run.step("call", call)
 
     runner = runner_on(checkpoints)
-    with pytest.raises(BudgetStoreUnavailableError):
+    with pytest.raises(problem):
         await runner.start(one, run_id="r")
     head = await checkpoints.head("r")
     down = False
@@ -382,6 +387,31 @@ async def test_a_store_that_is_down_is_not_the_run_s_failure(checkpoints: Checkp
     assert head is not None
     assert (head.status, head.lease) == (RunStatus.RUNNING, None)
     assert outcome.value() == "done"
+
+
+async def test_a_record_that_meets_a_damaged_store_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workflow that catches everything does not go on without the record of its step, and the damage is raised."""
+    store = forgiving_store()
+    reached: list[str] = []
+
+    async def damaged(*_: object, **__: object) -> None:
+        raise StoreDamagedError("the file is not a database")
+
+    @workflow(version="1")
+    async def stubborn(run: Run) -> None:
+        try:
+            await run.step("call", asyncio.sleep, 0)
+        except Exception:  # noqa: BLE001 - the workflow that this is about
+            reached.append("handler")
+
+    monkeypatch.setattr(store, "append", damaged)
+    with pytest.raises(StoreDamagedError):
+        await runner_on(store).start(stubborn, run_id="r")
+    head = await store.head("r")
+
+    assert reached == []
+    assert head is not None
+    assert (head.status, head.lease) == (RunStatus.RUNNING, None)
 
 
 async def test_a_listener_that_fails_stops_the_run_in_order(checkpoints: CheckpointStorage) -> None:
