@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -39,7 +40,9 @@ def ask(
     prompt = sys.stdin.read() if question == "-" else question
     config = LLMConfig(model=model, max_tokens=max_tokens, system=system)
     try:
-        response = session.execute(lambda: _stream(session, prompt, config))
+        with _warnings_after(session) as warnings:
+            response = session.execute(lambda: _stream(session, prompt, config))
+            warnings.extend(response.warnings)
     except KeyboardInterrupt:
         raise Ended.interrupted(
             "interrupted; the call is charged in full, as uncertain, where its bill is not known",
@@ -51,6 +54,28 @@ def ask(
         write_json(_document(response))
     else:
         session.note(_summary(response))
+
+
+@contextlib.contextmanager
+def _warnings_after(session: Session) -> Iterator[list[str]]:
+    """Say each warning once, on a line of its own behind the block, whether it was logged meanwhile or is added.
+
+    Without a handler Python would write what is logged into the middle of the answer.
+    """
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            warnings.append(record.getMessage())
+
+    warnings: list[str] = []
+    handler, logger = Keeping(logging.WARNING), logging.getLogger("app")
+    logger.addHandler(handler)
+    try:
+        yield warnings
+    finally:
+        logger.removeHandler(handler)
+        for warning in dict.fromkeys(warnings):
+            session.note(warning)
 
 
 async def _stream(session: Session, prompt: str, config: LLMConfig) -> LLMResponse:
@@ -90,7 +115,7 @@ def _summary(response: LLMResponse) -> str:
     ]
     if response.finish_reason != "stop":
         parts.append(f"ended by {response.finish_reason}")
-    return ", ".join([*parts, *response.warnings])
+    return ", ".join(parts)
 
 
 def _document(response: LLMResponse) -> dict[str, Any]:

@@ -208,8 +208,10 @@ def _language_model(session: Session) -> Finding:
         return Finding(
             part=part, state="note" if choice.implicit else "ok", in_force=in_force, why=choice.reason, remedy=remedy
         )
-    ending = end_of_life_warning(choice.adapter_id, choice.default_model, today=datetime.now(UTC).date())
     url = _address(settings, choice.adapter_id)
+    ending = None
+    if url in _PROVIDERS.values():  # another address may serve whatever it likes under the name
+        ending = end_of_life_warning(choice.adapter_id, choice.default_model, today=datetime.now(UTC).date())
     problem = session.execute(lambda: _unreachable(url))
     if problem is None:
         return Finding(
@@ -229,10 +231,13 @@ def _language_model(session: Session) -> Finding:
     )
 
 
+_PROVIDERS: Final = {"openai": "https://api.openai.com", "claude": "https://api.anthropic.com"}
+
+
 def _address(settings: Settings, adapter_id: str) -> str:
     if adapter_id == "openai":
-        return settings.openai_base_url or "https://api.openai.com"
-    return settings.anthropic_base_url or "https://api.anthropic.com"
+        return settings.openai_base_url or _PROVIDERS[adapter_id]
+    return settings.anthropic_base_url or _PROVIDERS[adapter_id]
 
 
 async def _unreachable(url: str) -> str | None:

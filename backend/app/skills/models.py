@@ -305,4 +305,4 @@ def end_of_life_warning(provider: str, model: str, *, today: date) -> str | None
         return None
     if ends <= today:
         return f"the model {model} ended on {ends}; choose another"
-    return f"the model {model} ends on {ends}, in {(ends - today).days} days; choose another before"
+    return f"the model {model} ends on {ends}, in {(ends - today).days} days; choose another before then"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from .harness import Nova
@@ -79,3 +81,25 @@ def test_a_provider_that_refuses_is_a_provider_error_and_free(nova: Nova) -> Non
     assert refused.err.count("error: ") == 1
     assert "Traceback" not in refused.err
     assert total["spent"]["microcents"] == total["held"]["microcents"] == 0
+
+
+def test_a_warning_is_one_line_behind_the_answer(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that ends soon is logged and comes with the answer; people read it once, and not inside the answer."""
+    monkeypatch.setattr("app.skills.adapters.base.end_of_life_warning", lambda *_, **__: "it ends soon")
+    monkeypatch.setattr("app.skills.adapters.base._logged_ends", set())
+
+    answered = nova("ask", "Say hello to the ants").check()
+
+    warning, summary = answered.err.splitlines()
+    assert warning == "it ends soon"
+    assert summary.startswith("stub-1 (stub), ")
+    assert "it ends soon" not in answered.out
+
+
+def test_a_question_does_not_leave_its_handler_behind(nova: Nova) -> None:
+    """What is logged after the command is not kept for it."""
+    before = list(logging.getLogger("app").handlers)
+
+    nova("ask", "Say hello to the ants").check()
+
+    assert logging.getLogger("app").handlers == before

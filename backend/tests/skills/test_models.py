@@ -90,7 +90,7 @@ def test_the_default_claude_has_no_announced_end() -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "expected"),
     [
-        ("openai", "gpt-4o-mini", "the model gpt-4o-mini ends on 2027-01-14, in 51 days; choose another before"),
+        ("openai", "gpt-4o-mini", "the model gpt-4o-mini ends on 2027-01-14, in 51 days; choose another before then"),
         ("openai", "gpt-4-turbo", "the model gpt-4-turbo ended on 2026-10-23; choose another"),
         ("claude", "claude-sonnet-4", "the model claude-sonnet-4 ended on 2026-06-15; choose another"),
         ("claude", "claude-sonnet-5-5", None),
