@@ -51,7 +51,7 @@ def typed_input(name: str, says: FlowInput, value: object, *, base: Path) -> obj
             number = float(value) if isinstance(value, str | int | float) else None
             if number is not None and math.isfinite(number):
                 return int(str(value)) if says.type == "integer" else number
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     kinds = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
     raise InvalidInputError(f"the input {name!r} must be {kinds[says.type]} ({value!r:.60} given)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -125,11 +126,13 @@ def _templates_of(
 
 
 def _scalar(text: str | None) -> str | int | float | None:
-    """Return what a template made for a parameter of unknown type: a number where it reads as one."""
-    for number in (int, float):
+    """Return what a template made for a parameter of unknown type: a number where it reads as one that is finite."""
+    for read in (int, float):
         try:
-            return None if text is None else number(text)
-        except ValueError:
+            number = None if text is None else read(text)
+            if number is None or math.isfinite(number):
+                return number
+        except (ValueError, OverflowError):
             continue
     return text
 

@@ -132,10 +132,11 @@ class _Loader(yaml.SafeLoader):
         read = self.construct_yaml_float if node.tag == _FLOAT else self.construct_yaml_int
         try:
             number: int | float = read(node)
+            finite = math.isfinite(number)
         except (ValueError, OverflowError):
             problem = f"not a number that can be read: {node.value[:40]!r}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
-        if not math.isfinite(number):
+        if not finite:
             problem = f"not a number that is finite: {node.value[:40]!r}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return number

@@ -216,6 +216,7 @@ BAD_FLOWS = [
     (one("", config="{max_tokens: .nan}"), r"f\.yaml:\d:26: not valid YAML: not a number that is finite"),
     (one("", retries="-.inf"), r"f\.yaml:\d:14: not valid YAML: not a number that is finite"),
     (one("", retries="9" * 5000), r"f\.yaml:\d:14: not valid YAML: not a number"),
+    (one("", config="{temperature: " + "9" * 400 + "}"), r"f\.yaml:\d:27: not valid YAML: not a number"),
     (one("", retries="0b_"), r"f\.yaml:\d:14: not valid YAML: not a number"),
     (one("a\0b"), r"f\.yaml: not valid YAML: "),
     (one("", prompt=r'"\uD800"'), r"f\.yaml:\d:5: steps\.0\.prompt: .*valid string"),
@@ -262,6 +263,7 @@ def test_inputs_are_turned_into_their_types() -> None:
         ({"text": "x", "whole": "2.5"}, "'whole' must be a whole number .'2.5' given"),
         ({"text": "x", "whole": "many"}, "'whole' must be a whole number"),
         ({"text": "x", "number": "nan"}, "'number' must be a number"),
+        ({"text": "x", "number": 10**400}, "'number' must be a number"),
         ({"text": "x", "yes": "maybe"}, "'yes' must be true or false"),
     ],
 )
@@ -275,6 +277,17 @@ def test_settings_that_inputs_make_wrong_are_refused_before_the_run() -> None:
     """A number that an input puts into the settings is checked when the inputs are read."""
     with pytest.raises(WorkflowDefinitionError, match="max_tokens must be an int of at least 1"):
         small_flow().read_inputs({"text": "x", "whole": "0"})
+
+
+@pytest.mark.parametrize("text", ["nan", "-inf", "1e400", "9" * 400])
+def test_a_parameter_that_reads_as_no_finite_number_stays_a_text(text: str) -> None:
+    """What an input makes of a parameter in ``extra`` can always be sent as JSON."""
+    flow = parse_flow(
+        "name: x\ninputs: {s: {type: string}}\nsteps:\n  - {id: a, prompt: hi, config: {extra: {p: '{{ s }}'}}}\n"
+    )
+    inputs = flow.read_inputs({"s": text})
+
+    assert flow._settings.config(0, inputs).extra["p"] == text
 
 
 def test_documents_of_a_flow_are_read_or_refused_at_the_start(tmp_path: Path) -> None:
