@@ -49,6 +49,7 @@ def show(
 
     windows = session.execute(read)
     session.show({"windows": [window_document(window) for window in windows]}, lambda: usage_table(session, windows))
+    _note_missing_runs(session, scopes or [])
 
 
 @group.command("set")
@@ -79,6 +80,7 @@ def set_limit(
 
     windows = session.execute(change)
     session.show({"windows": [window_document(each) for each in windows]}, lambda: usage_table(session, windows))
+    _note_missing_runs(session, [scope])
 
 
 @group.command("holds")
@@ -199,6 +201,20 @@ def usage_table(session: Session, windows: Sequence[WindowUsage]) -> RenderableT
     )
     notes += [Text(f"the {window} ends at {end}", style="dim") for window, end in resets]
     return Group(made, *notes)
+
+
+def _note_missing_runs(session: Session, scopes: Sequence[str]) -> None:
+    """Say which scopes are those of runs that there are not: a limit may be set before its run, a name be mistyped."""
+    run_ids = [scope.removeprefix("run:") for scope in scopes if scope.startswith("run:")]
+    if session.json or not run_ids:
+        return
+
+    async def missing() -> list[str]:
+        runs = session.checkpoints()
+        return [each for each in run_ids if each and await runs.head(each, tenant_id=session.tenant) is None]
+
+    for run_id in session.execute(missing):
+        session.note(f"there is no run {run_id!r} yet")
 
 
 def _remarks(usage: WindowUsage, nova: str) -> list[str]:

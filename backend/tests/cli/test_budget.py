@@ -132,6 +132,16 @@ def test_a_hold_whose_call_may_be_under_way_is_not_corrected(nova: Nova) -> None
     assert [hold["hold_id"] for hold in held] == ["call-3"]
 
 
+def test_a_scope_of_a_run_that_there_is_not_is_noted(nova: Nova) -> None:
+    """A limit may be set before its run begins, so it stands; whoever mistyped the id reads that too."""
+    limited = nova("budget", "set", "run:zzz", "$1").check()
+    shown = nova("budget", "show", "run:zzz", "tenant").check()
+    document = nova("budget", "show", "run:zzz", "--json").check()
+
+    assert limited.err == shown.err == "there is no run 'zzz' yet\n"
+    assert (document.err, document.json["windows"][0]["limit"]["usd"]) == ("", "1")
+
+
 def uncertain(*hold_ids: str, detail: str | None = None) -> None:
     """Leave expired holds of 2 cents each behind."""
 
