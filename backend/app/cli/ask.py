@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from app.cli.exits import Ended
+from app.cli.exits import ExitCode, Explanation
 from app.cli.session import JsonOption, Session, session_of
 
 if TYPE_CHECKING:
@@ -34,20 +34,21 @@ def ask(
 
     Example:  nova ask "Say hello" --max-tokens 50
     """
+    from app.cli.interrupts import cut_by_signal
     from app.skills.llm_invoke_v2 import LLMConfig
 
     session = session_of(ctx, json=json)
     prompt = sys.stdin.read() if question == "-" else question
     config = LLMConfig(model=model, max_tokens=max_tokens, system=system)
-    try:
-        with _warnings_after(session) as warnings:
-            response = session.execute(lambda: _stream(session, prompt, config))
-            warnings.extend(response.warnings)
-    except KeyboardInterrupt:
-        raise Ended.interrupted(
-            "interrupted; the call is charged in full, as uncertain, where its bill is not known",
-            remedy=f"{session.nova} budget holds --state expired",
-        ) from None
+    cut = Explanation(
+        exit_code=ExitCode.INTERRUPTED,
+        code="ERR_INTERRUPTED",
+        message="interrupted; the call is charged in full, as uncertain, where its bill is not known",
+        remedy=f"{session.nova} budget holds --state expired",
+    )
+    with _warnings_after(session) as warnings:
+        response = session.execute(lambda: cut_by_signal(_stream(session, prompt, config), cut))
+        warnings.extend(response.warnings)
     if session.json:
         from app.cli.output import write_json
 

@@ -45,6 +45,7 @@ class ExitCode(IntEnum):
     STORE_DAMAGED = 31
     PROVIDER = 40
     OUTPUT = 50
+    HANGUP = 129
     INTERRUPTED = 130
     CLOSED_PIPE = 141
     TERMINATED = 143
@@ -80,6 +81,7 @@ _MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.STORE_DAMAGED: "a store is corrupt, foreign or newer, or its audit found a difference",
     ExitCode.PROVIDER: "the provider of the language model gave no answer",
     ExitCode.OUTPUT: "the output could not be written",
+    ExitCode.HANGUP: "the terminal went away (SIGHUP)",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitCode.CLOSED_PIPE: "whoever read the output went away; said quietly",
     ExitCode.TERMINATED: "asked to end (SIGTERM)",

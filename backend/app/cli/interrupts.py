@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
-from app.cli.exits import ExitCode
+from app.cli.exits import Ended, ExitCode, Explanation
 
-__all__ = ["Interrupts", "watched"]
+__all__ = ["Interrupts", "cut_by_signal", "watched"]
 
-_SIGNALS: Final = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+T = TypeVar("T")
+
+_SIGNALS: Final = {
+    signal.SIGINT: ExitCode.INTERRUPTED,
+    signal.SIGTERM: ExitCode.TERMINATED,
+    signal.SIGHUP: ExitCode.HANGUP,
+}
 
 
 class Interrupts:
@@ -23,7 +30,7 @@ class Interrupts:
         at_once: a second signal came.
     """
 
-    def __init__(self, on_first: Callable[[], None], on_second: Callable[[], None]) -> None:
+    def __init__(self, on_first: Callable[[], object], on_second: Callable[[], object]) -> None:
         self.exit_code: ExitCode | None = None
         self.at_once = False
         self._came = asyncio.Event()
@@ -54,14 +61,36 @@ class Interrupts:
 
 @asynccontextmanager
 async def watched(interrupts: Interrupts) -> AsyncIterator[Interrupts]:
-    """Give SIGINT and SIGTERM to ``interrupts`` for the length of the block."""
+    """Give SIGINT, SIGTERM and SIGHUP to ``interrupts`` for the length of the block.
+
+    One that the process was started to ignore stays ignored: ``nohup`` means that a run outlives its terminal.
+    """
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
         loop.add_signal_handler(number, interrupts.receive, number)
     try:
         yield interrupts
     finally:
         _unwatch(loop)
+
+
+async def cut_by_signal(work: Coroutine[Any, Any, T], ending: Explanation) -> T:
+    """Do ``work``; the first signal cancels it, and a call under way is settled or charged before this returns.
+
+    Raises:
+        Ended: a signal came; told as ``ending``, with the exit code of the signal.
+    """
+    task = asyncio.ensure_future(work)
+    interrupts = Interrupts(on_first=task.cancel, on_second=task.cancel)
+    try:
+        async with watched(interrupts):
+            return await task
+    except asyncio.CancelledError:
+        if interrupts.exit_code is None:
+            raise
+        raise Ended(replace(ending, exit_code=interrupts.exit_code)) from None
 
 
 def _unwatch(loop: asyncio.AbstractEventLoop) -> None:

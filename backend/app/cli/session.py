@@ -165,7 +165,7 @@ class Session:
             return False
 
 
-_STOPPED = {ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.RUN_WAITING}
+_STOPPED = {ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.RUN_WAITING}
 
 
 def error_document(explanation: Explanation) -> dict[str, Any]:

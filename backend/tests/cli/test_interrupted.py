@@ -325,17 +325,24 @@ def test_a_letter_that_the_terminal_does_not_have_does_no_harm(start: Start, opt
     assert out == "Caf\\xe9\n" if not option else json.loads(out)["content"] == "Caf\u00e9"
 
 
-def test_an_interrupted_question_is_charged_as_uncertain(nova: Nova, start: Start, served: Provider) -> None:
-    """Ctrl-C while the provider is silent ends the command at once; the call counts, and the remedy shows it."""
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["INT", "TERM", "HUP"],
+)
+def test_an_interrupted_question_is_charged_as_uncertain(
+    nova: Nova, start: Start, served: Provider, number: signal.Signals, status: int
+) -> None:
+    """A signal while the provider is silent ends the command at once; the call counts, and the remedy shows it."""
     served.hold(from_call=1)
     process = start("ask", "How do ants find their way?", "--max-tokens", "50", env=served.environment)
     served.wait_for_call()
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     code, out, err = end(process, within_s=10)
 
     uncertain = nova("budget", "holds", "--state", "expired", "--json").check().json["holds"]
-    assert (code, out.strip()) == (130, "")
+    assert (code, out.strip()) == (status, "")
     assert "nova budget holds --state expired" in err
     assert "Traceback" not in err
     assert len(uncertain) == 1

@@ -37,7 +37,12 @@ async def test_the_first_signal_asks_the_second_insists_and_the_third_is_not_our
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGHUP, ExitCode.HANGUP),
+    ],
 )
 async def test_the_exit_code_is_that_of_the_first_signal(number: signal.Signals, code: ExitCode) -> None:
     """What comes later changes how fast the command ends, not what it says."""
@@ -49,6 +54,22 @@ async def test_the_exit_code_is_that_of_the_first_signal(number: signal.Signals,
         interrupts.receive(signal.SIGTERM)
 
     assert interrupts.exit_code is code
+
+
+async def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """What nohup has set holds: a hangup is not heard, and still ignored afterwards."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    interrupts = Interrupts(lambda: None, lambda: None)
+    try:
+        async with watched(interrupts):
+            os.kill(os.getpid(), signal.SIGHUP)
+            came = await interrupts.wait(timeout_s=0.01)
+        after = signal.getsignal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert not came
+    assert after is signal.SIG_IGN
 
 
 async def test_waiting_ends_without_a_signal_too() -> None:
