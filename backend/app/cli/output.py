@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,7 @@ __all__ = [
     "status_text",
     "table",
     "text_of",
+    "wrapped",
     "write_json",
     "write_text",
 ]
@@ -116,6 +118,30 @@ def write_text(text: str) -> None:
 def text_of(value: Any) -> str:
     """Return a recorded value as people read it: a text is itself, anything else its JSON."""
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return text whose lines are broken between words where they are longer than ``width``, and nowhere else.
+
+    A line goes on as far to the right as it began. A word that is longer than a line stays whole.
+    """
+    lines = text.split("\n")
+    return "\n".join(line if len(line) <= width else _broken(line, width) for line in lines)
+
+
+def _broken(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    if len(indent) > width // 2:
+        indent = ""
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        expand_tabs=False,
+    )
 
 
 def table(*columns: str | tuple[str, Literal["right"]], title: str | None = None) -> Table:

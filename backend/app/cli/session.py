@@ -119,13 +119,17 @@ class Session:
             self.out.print(render(), soft_wrap=not wrap)
 
     def give(self, document: object, value: object) -> None:
-        """Give a recorded value as the result: the document with ``--json``, else the value as it is, unwrapped."""
-        from app.cli.output import text_of, write_json, write_text
+        """Give a recorded value as the result: the document with ``--json``, else the value.
+
+        On a terminal it is wrapped between words, which a terminal would break; elsewhere it is as it was recorded.
+        """
+        from app.cli.output import text_of, wrapped, write_json, write_text
 
         if self.json:
             write_json(document)
         elif value is not None:
-            write_text(text_of(value) + "\n")
+            text = text_of(value)
+            write_text((wrapped(text, self.out.width) if sys.stdout.isatty() else text) + "\n")
 
     def note(self, text: str) -> None:
         """Say something beside the result, on standard error."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.cli.documents import money
 from app.cli.output import NovaConsole, aligned, bar, duration, moment, printable, table
+from app.cli.session import Session
 
 
 def test_aligned_amounts_lose_no_digit_and_have_their_points_below_each_other() -> None:
@@ -89,3 +90,33 @@ def test_a_table_takes_names_as_they_are_and_fits_eighty_columns() -> None:
     lines = stream.getvalue().splitlines()
     assert max(len(line) for line in lines) <= 80
     assert run_id in "".join(line.replace("7", "").strip() for line in lines)
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        (Terminal, ["one two three four", "five", f"https://{'x' * 30}", "", "  - a point that", "  goes on", "short"]),
+        (io.StringIO, [f"one two three four five https://{'x' * 30}", "", "  - a point that goes on", "short"]),
+    ],
+    ids=["terminal", "pipe"],
+)
+def test_a_result_is_wrapped_between_words_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, kind: type[io.StringIO], lines: list[str]
+) -> None:
+    """A word that is longer than a line stays whole, and a pipe gets what was recorded."""
+    stream = kind()
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", stream)
+
+    Session(color=False).give({}, f"one two three four five https://{'x' * 30}\n\n  - a point that goes on\nshort")
+
+    assert [line.rstrip() for line in stream.getvalue().splitlines()] == lines
