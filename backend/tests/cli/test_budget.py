@@ -182,7 +182,7 @@ def test_the_start_of_an_id_names_an_uncertain_hold_where_it_names_one_alone(nov
     corrected = nova("budget", "correct", "oth", "$0.01", "--json").check().json
     ambiguous = nova("budget", "correct", "cal", "$0.01")
     exact = nova("budget", "correct", "call-1", "$0.01", "--json").check().json
-    nothing = nova("budget", "correct", "other", "$0.02")
+    nothing = nova("budget", "correct", "other", "$0.01")
 
     left = nova("budget", "holds", "--state", "expired", "--json").check().json["holds"]
     assert (corrected["hold_id"], exact["hold_id"]) == ("other-7", "call-1")
