@@ -123,7 +123,7 @@ def closed_row(now_ms: int) -> tuple[object, ...]:
     """Return the row of a settled hold: its tenant, its id, and the rest."""
     now = from_ms(now_ms)
     hold = rules.new_hold("default", "", AMOUNT, SCOPES, hourly=(), lease=LEASE, now=now)
-    return hold_row(rules.settled(hold, BILL, detail=None, now=now)[0])
+    return hold_row(rules.settled(hold, BILL, detail=None, correction=False, now=now)[0])
 
 
 def hold_ids(seed: int) -> Iterator[str]:
