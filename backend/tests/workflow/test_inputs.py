@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from app.errors import (
     WorkflowError,
 )
 from app.stores.checkpoint.contract import CheckpointStorage, RunStatus
+from app.stores.checkpoint.memory import InMemoryCheckpointStore
 from app.workflow.engine import Document, Run, RunListener, Workflow, workflow
 
 from .support import MortalStore, ProcessDiedError, forgiving_store, runner_on
@@ -149,14 +151,35 @@ async def test_a_start_that_was_cut_is_not_resumed_without_its_inputs() -> None:
     assert (head.status, head.lease) == (RunStatus.RUNNING, None)
 
 
-@pytest.mark.parametrize("change", ["input", "budget", "complete"])
+async def store_of_a_begun_run() -> InMemoryCheckpointStore:
+    """Return a store in which run ``r`` died right after its last input was recorded."""
+    whole = forgiving_store()
+    await runner_on(whole).start(looking([]), EVERY_KIND, run_id="r")
+    complete = await whole.head("r")
+    assert complete is not None
+    for dies_at in range(1, 50):
+        inner = forgiving_store()
+        with suppress(ProcessDiedError):
+            await runner_on(MortalStore(inner, dies_at=dies_at, after_effect=True)).start(
+                looking([]), EVERY_KIND, run_id="r"
+            )
+        head = await inner.head("r")
+        if head is not None and head.next_step_index == complete.next_step_index:
+            assert head.status is RunStatus.RUNNING
+            return inner
+    raise AssertionError("no death came after the last input")
+
+
+@pytest.mark.parametrize("change", ["input", "budget", "complete", "begun"])
 async def test_another_start_under_the_same_id_is_refused(change: str) -> None:
-    """A run id belongs to its first start: other inputs, another budget, or a complete start are RunExistsError."""
+    """A run id belongs to its first start: other inputs or budget, a complete or begun one: RunExistsError."""
     from app.stores.budget.memory import InMemoryBudgetStore
 
     inner, budget = forgiving_store(), InMemoryBudgetStore()
     if change == "complete":
         await runner_on(inner).start(looking([]), EVERY_KIND, run_id="r")
+    elif change == "begun":
+        inner = await store_of_a_begun_run()
     else:
         with pytest.raises(ProcessDiedError):
             await runner_on(MortalStore(inner, dies_at=4, after_effect=True)).start(looking([]), EVERY_KIND, run_id="r")

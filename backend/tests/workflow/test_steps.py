@@ -187,11 +187,13 @@ async def test_a_key_is_stable_across_processes_and_unlike_any_other(checkpoints
         keys.append(run.key("flaky"))
         keys.append(run.key("flaky", other))
 
-    for tenant, run_id, other in (("a", "r1", "x"), ("a", "r2", "x"), ("b", "r1", "x"), ("b", "r3", "y")):
+    alike = "r" * 300  # longer than the part of a key that people can read
+    runs = (("a", "r1", "x"), ("a", "r2", "x"), ("b", "r1", "x"), ("b", "r3", "y"), ("a", f"{alike}1", "x"))
+    for tenant, run_id, other in (*runs, ("a", f"{alike}2", "x")):
         await runner_on(checkpoints, tenant_id=tenant).start(keyed, {"other": other}, run_id=run_id)
 
     assert counter.keys == keys[::2]
-    assert len(set(keys)) == 8
+    assert len(set(keys)) == 12
 
 
 async def test_an_error_that_cannot_pass_is_not_repeated(checkpoints: CheckpointStorage) -> None:
