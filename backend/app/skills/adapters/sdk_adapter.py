@@ -17,8 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from app.errors import ConfigurationError
+from app.loops import LoopClients
 from app.skills.adapters.base import Answer, Attempt, BaseAdapter
-from app.skills.adapters.clients import LoopClients
 from app.skills.adapters.failures import (
     AUTH_FAILED,
     INVALID_REQUEST,

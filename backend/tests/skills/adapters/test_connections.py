@@ -10,8 +10,8 @@ import pytest
 
 from app.credentials import fixed
 from app.errors import ConfigurationError, LLMError
+from app.loops import LoopClients
 from app.skills.adapters.claude_adapter import ClaudeAdapter
-from app.skills.adapters.clients import LoopClients
 from app.skills.adapters.openai_adapter import OpenAIAdapter
 from app.skills.llm_invoke_v2 import LLMAdapter, LLMConfig
 from tests.support.wire import Fault, WireProcess, WireServer

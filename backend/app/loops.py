@@ -7,17 +7,17 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["LoopClients", "SdkClient"]
+__all__ = ["Closable", "LoopClients"]
 
 
-class SdkClient(Protocol):
-    """What the clients of both SDKs have in common."""
+class Closable(Protocol):
+    """What a client of any service has: connections that it can close."""
 
     async def close(self) -> None:
         """Close every connection."""
 
 
-ClientT = TypeVar("ClientT", bound=SdkClient)
+ClientT = TypeVar("ClientT", bound=Closable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class LoopClients(Generic[ClientT]):
     nobody called ``aclose``.
 
     Args:
-        build: makes a client; it runs in a thread, because it imports an SDK and reads certificates.
+        build: makes a client; it runs in a thread, because it imports an SDK or a driver and reads certificates.
     """
 
     def __init__(self, build: Callable[[], ClientT]) -> None:

