@@ -43,6 +43,7 @@ class FaultProxy:
         silent: bytes are swallowed in both directions, connections stay open.
         deaf: only the server's answers are swallowed: what was asked takes effect, and nobody hears of it.
         accepted: how many connections were made.
+        answers: how many chunks the server sent; with small answers and one client, how many round trips were made.
 
     Args:
         port: the server's.
@@ -58,6 +59,7 @@ class FaultProxy:
         self.silent = False
         self.deaf = False
         self.accepted = 0
+        self.answers = 0
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -118,6 +120,7 @@ class FaultProxy:
         return None if self.silent else chunk
 
     async def _to_client(self, link: _Link, chunk: bytes) -> bytes | None:
+        self.answers += 1
         if self._lose_answers > 0:
             self._lose_answers -= 1
             link.cut(reset=True)
