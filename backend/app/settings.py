@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     idempotency_store: Name | None = None
     checkpoint_store: Name | None = None
     redis_url: SecretStr | None = None
+    nova_redis_pool_size: int = Field(default=50, ge=1, le=10_000)
+    nova_redis_timeout_s: float = Field(default=5.0, gt=0, le=300)
     database_url: SecretStr | None = None
     nova_data_dir: Path | None = None
     nova_debug: bool = False

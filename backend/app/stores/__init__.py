@@ -102,7 +102,24 @@ def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[str, ...], Callab
     if choice.backend == "sqlite":
         path = settings.database_file.absolute()
         return (choice.kind, choice.backend, str(path)), lambda: _load(module, name)(path)
+    if choice.backend == "redis":
+        return _redis_recipe(choice, settings, lambda: _load(module, name))
     return (choice.kind, choice.backend), _load(module, name)
+
+
+def _redis_recipe(
+    choice: Choice, settings: Settings, load: Callable[[], Callable[..., object]]
+) -> tuple[tuple[str, ...], Callable[[], object]]:
+    from hashlib import sha256
+
+    from app.credentials import fixed
+
+    assert settings.redis_url is not None, "choose() refuses Redis without an address"
+    url = settings.redis_url.get_secret_value()
+    pool_size, timeout_s = settings.nova_redis_pool_size, settings.nova_redis_timeout_s
+    # The address holds a password: what is kept of it here is a digest.
+    key = (choice.kind, choice.backend, sha256(url.encode()).hexdigest(), str(pool_size), str(timeout_s))
+    return key, lambda: load()(fixed(url), pool_size=pool_size, timeout_s=timeout_s)
 
 
 def _load(module: str, name: str) -> Callable[..., object]:

@@ -224,7 +224,20 @@ class TestExplicitChoice:
 
         assert refusal(kind).variable == "DATABASE_URL"
 
-    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_budget_on_redis_is_built_without_a_connection(self, environment: Callable[..., None]) -> None:
+        """Nobody need listen at REDIS_URL; the same address gives the same store, another one another."""
+        environment(REDIS_URL=REDIS, NOVA_REDIS_POOL_SIZE="3", NOVA_REDIS_TIMEOUT_S="0.5")
+        first, again = FACTORIES["budget"](), FACTORIES["budget"]()
+        environment(REDIS_URL=REDIS + "1")
+
+        other = FACTORIES["budget"]()
+
+        assert type(first).__name__ == "RedisBudgetStore"
+        assert first is again
+        assert first is not other
+        assert SECRET not in str(stores._open)
+
+    @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "budget"])
     def test_a_backend_that_is_not_there_yet_says_so(self, kind: StoreKind, environment: Callable[..., None]) -> None:
         """Redis and PostgreSQL answer with what to use instead; they never fall back in silence."""
         environment(REDIS_URL=REDIS, DATABASE_URL=POSTGRES)

@@ -10,7 +10,7 @@ from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.budget.rules import Change
 from tests.support.clock import FakeClock
 
-from .contract import BackDoor, BudgetContract
+from .contract import BackDoor, BudgetContract, OneBookForAll
 
 
 class MemoryBackDoor(BackDoor):
@@ -39,7 +39,7 @@ class MemoryBackDoor(BackDoor):
         return {of_window for of_scope, of_window in self._store._books["default"].counters if of_scope == scope}
 
 
-class TestInMemoryBudgetStore(BudgetContract):
+class TestInMemoryBudgetStore(OneBookForAll, BudgetContract):
     """The contract on memory."""
 
     @pytest.fixture

@@ -16,7 +16,7 @@ from app.stores.budget.contract import KEEP_CLOSED, HoldState
 from app.stores.budget.sqlite import SqliteBudgetStore
 from tests.support.clock import FakeClock
 
-from .contract import DAY, LEASE, BackDoor, BudgetContract, granted, spent_and_held
+from .contract import DAY, LEASE, BackDoor, BudgetContract, OneBookForAll, granted, spent_and_held
 
 TABLES = ("budget_limits", "budget_counters", "budget_holds", "budget_adjustments")
 
@@ -73,7 +73,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "nova.db"
 
 
-class TestSqliteBudgetStore(BudgetContract):
+class TestSqliteBudgetStore(OneBookForAll, BudgetContract):
     """The contract on a file, and more."""
 
     @pytest.fixture

@@ -1,14 +1,17 @@
-"""Any verbs in any order, with time passing: SQLite answers what memory answers, to the microcent and to the word."""
+"""Any verbs in any order, with time passing: SQLite and Redis answer what memory answers, to the word."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
+import atexit
+import socket
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from unittest.mock import patch
 
 import pytest
@@ -16,12 +19,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from app.credentials import fixed
 from app.errors import NovaError
-from app.stores.budget import sqlite_book
+from app.stores.budget import redis_book, sqlite_book
 from app.stores.budget.contract import WINDOWS, BudgetStore, Granted, Hold, HoldState, Refused
 from app.stores.budget.memory import InMemoryBudgetStore
+from app.stores.budget.redis import RedisBudgetStore
 from app.stores.budget.sqlite import SqliteBudgetStore
 from tests.support.clock import FakeClock
+from tests.support.servers.valkey import ValkeyServer
 
 TENANTS: Final = ("acme", "default")
 SCOPE_NAMES: Final = ("agent:a", "run:r", "tenant")
@@ -51,21 +57,21 @@ Verb = Callable[[BudgetStore], Awaitable[Any]]
 
 
 class BudgetMachine(RuleBasedStateMachine):
-    """Runs each verb on memory and on one of two handles of a file, and compares what they say."""
-
-    portion = 64
+    """Runs each verb on memory and on one of two handles of the same state, and compares what they say."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self.directory = Path(tempfile.mkdtemp(prefix="nova-budget-"))
-        self.patch = patch.object(sqlite_book, "_PORTION", self.portion)
-        self.patch.start()
+        self.resources = ExitStack()
         self.memory = InMemoryBudgetStore(clock=self.clock)
-        self.handles = [SqliteBudgetStore(self.directory / "nova.db", clock=self.clock) for _ in range(2)]
+        self.handles = self.opened()
         self.all: list[BudgetStore] = [self.memory, *self.handles]
         self.turn = 0
+
+    def opened(self) -> list[BudgetStore]:
+        """Return two handles of a state that is empty; ``resources`` closes what they need."""
+        raise NotImplementedError
 
     def teardown(self) -> None:
         """Audit both, and close what was opened."""
@@ -74,8 +80,7 @@ class BudgetMachine(RuleBasedStateMachine):
         for handle in self.handles:
             self.answer(handle, lambda store: store.close())
         self.runner.close()
-        self.patch.stop()
-        shutil.rmtree(self.directory)
+        self.resources.close()
 
     def answer(self, store: BudgetStore, verb: Verb) -> Any:
         """Run a verb and return its answer, or the error's class and text."""
@@ -198,19 +203,69 @@ class BudgetMachine(RuleBasedStateMachine):
             assert min(window.spent, window.held, window.uncertain, window.overage) >= 0
 
 
-class SmallPortions(BudgetMachine):
+class OnSqlite(BudgetMachine):
+    """Two handles of a file."""
+
+    portion = 64
+
+    def opened(self) -> list[BudgetStore]:
+        """Open a new file twice."""
+        directory = Path(self.resources.enter_context(tempfile.TemporaryDirectory(prefix="nova-budget-")))
+        self.resources.enter_context(patch.object(sqlite_book, "_PORTION", self.portion))
+        return [SqliteBudgetStore(directory / "nova.db", clock=self.clock) for _ in range(2)]
+
+
+class SmallPortions(OnSqlite):
     """The same where a reserve clears away only one due row of each kind: how many it takes is never seen."""
 
     portion = 1
 
 
-class SoakedMachine(SmallPortions):
+class OnRedis(BudgetMachine):
+    """Two clients of a server."""
+
+    portions: ClassVar[dict[str, int]] = {}
+
+    def opened(self) -> list[BudgetStore]:
+        """Empty the server that all examples share."""
+        with socket.create_connection(("127.0.0.1", _server().port)) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(16) == b"+OK\r\n"
+        for name, portion in self.portions.items():
+            self.resources.enter_context(patch.object(redis_book, name, portion))
+        return [RedisBudgetStore(fixed(_server().url), clock=self.clock) for _ in range(2)]
+
+
+class SmallPortionsOnRedis(OnRedis):
+    """The same where a script writes down, clears away and reads one of each kind: how many is never seen."""
+
+    portions: ClassVar[dict[str, int]] = {"SWEPT": 1, "SWEPT_AGAIN": 1, "CLEARED": 1, "LOOKED_AT": 1}
+
+
+class SoakedOnSqlite(SmallPortions):
     """The same for long."""
 
 
-TestAllDueAtOnce = BudgetMachine.TestCase
+class SoakedOnRedis(SmallPortionsOnRedis):
+    """The same for long."""
+
+
+@cache
+def _server() -> ValkeyServer:
+    server = ValkeyServer(durable=False).start()
+    atexit.register(server.close)
+    return server
+
+
+TestAllDueAtOnce = OnSqlite.TestCase
 TestAllDueAtOnce.settings = settings(max_examples=15, stateful_step_count=50, deadline=None)
 TestOneDueAtATime = SmallPortions.TestCase
 TestOneDueAtATime.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
-TestForLong = pytest.mark.timeout(3_600)(pytest.mark.soak(SoakedMachine.TestCase))
+TestOnRedis = OnRedis.TestCase
+TestOnRedis.settings = settings(max_examples=15, stateful_step_count=50, deadline=None)
+TestOneAtATimeOnRedis = SmallPortionsOnRedis.TestCase
+TestOneAtATimeOnRedis.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
+TestForLong = pytest.mark.timeout(3_600)(pytest.mark.soak(SoakedOnSqlite.TestCase))
 TestForLong.settings = settings(max_examples=600, stateful_step_count=100, deadline=None)
+TestForLongOnRedis = pytest.mark.timeout(3_600)(pytest.mark.soak(SoakedOnRedis.TestCase))
+TestForLongOnRedis.settings = settings(max_examples=600, stateful_step_count=100, deadline=None)

@@ -10,11 +10,11 @@ from .bad_input import BadInput
 from .books import Books
 from .closing import Closing
 from .reserving import Reserving
-from .sharing import Sharing
+from .sharing import OneBookForAll, Sharing
 from .support import DAY, LEASE, BackDoor, granted, spent_and_held, window
 from .windows import Windows
 
-__all__ = ["DAY", "LEASE", "BackDoor", "BudgetContract", "granted", "spent_and_held", "window"]
+__all__ = ["DAY", "LEASE", "BackDoor", "BudgetContract", "OneBookForAll", "granted", "spent_and_held", "window"]
 
 
 class BudgetContract(Reserving, Closing, Windows, Books, Sharing, BadInput):

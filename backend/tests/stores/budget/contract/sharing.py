@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from app.errors import UnknownHoldError
-from app.stores.budget.contract import BudgetStore, Granted, Hold, HoldState
+from app.stores.budget.contract import KEEP_CLOSED, BudgetStore, Granted, Hold, HoldState
 from tests.support.clock import FakeClock
 
-from .support import LEASE, clean, granted, granted_for, spent_and_held, window
+from .support import LEASE, BackDoor, clean, granted, granted_for, spent_and_held, window
 
 
 class Sharing:
@@ -116,6 +116,24 @@ class Sharing:
         assert [hold.hold_id for hold in second] == ["h4"]
         assert await store.holds(state=HoldState.HELD, scope="run:1") == ()
         assert [hold.hold_id for hold in await store.holds(state=HoldState.HELD, scope="run:0")] == ["h0", "h2", "h4"]
+
+
+class OneBookForAll:
+    """What a backend keeps whose verbs may touch every tenant's rows."""
+
+    async def test_what_is_folded_is_removed_while_other_tenants_reserve(
+        self, store: BudgetStore, back_door: BackDoor, clock: FakeClock
+    ) -> None:
+        """A tenant that does nothing any more leaves no holds behind."""
+        await asyncio.gather(*(granted(store, f"h{number}", 1) for number in range(200)))
+        await asyncio.gather(*(store.settle(f"h{number}", 1) for number in range(200)))
+        clock.advance(KEEP_CLOSED)
+
+        for number in range(4):
+            await granted_for(store, "other", f"new {number}", 1)
+
+        assert back_door.holds_kept() == 4
+        assert await spent_and_held(store) == (200, 0)
 
 
 async def settled(store: BudgetStore) -> Hold:

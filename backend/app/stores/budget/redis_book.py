@@ -1,0 +1,111 @@
+"""The scripts of the budget, and how they are asked: one round trip, more only while many leases have ended at once."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from app.errors import BudgetStoreUnavailableError
+from app.stores.budget.redis_rows import damaged
+from app.stores.clock import Clock
+from app.stores.redis.connection import RedisConnection
+from app.stores.redis.scripts import Script, key_name, load_script
+
+if TYPE_CHECKING:
+    from app.credentials import CredentialSource
+
+__all__ = ["CLEARED", "LOOKED_AT", "SWEPT", "SWEPT_AGAIN", "Answer", "RedisBook", "budget_script"]
+
+SWEPT: Final = 8
+"""How many ended leases a verb writes down beside its own work: it keeps a script under a quarter of a millisecond."""
+
+SWEPT_AGAIN: Final = 64
+"""How many it writes down when it is asked again because there were more."""
+
+CLEARED: Final = 4
+"""How many closed holds or entries a ``reserve`` folds: more than it can add, so that they never pile up."""
+
+LOOKED_AT: Final = 500
+"""How many holds, entries or counters one script reads for a list or an audit: about a millisecond."""
+
+_KEYS: Final = (
+    ("budget",),
+    ("budget", "counters"),
+    ("budget", "due"),
+    ("budget", "ids"),
+    ("budget", "fold"),
+    ("budget", "old"),
+    ("budget", "entries"),
+    ("budget", "journal"),
+)
+"""In the order of the prelude."""
+
+Answer = tuple[str, int, list[str]]
+"""What happened, the time in ms, and the lines behind that."""
+
+
+def budget_script(name: str) -> Script:
+    """Return ``redis_scripts/<name>.lua`` behind the prelude that all of them share."""
+    head, body = load_script("budget", "prelude"), load_script("budget", name)
+    text = f"{head.text}\n{body.text}"
+    return Script(body.name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class RedisBook:
+    """Asks one server.
+
+    Args:
+        url: gives ``REDIS_URL``.
+        clock: the time, for tests; without it the server's.
+        pool_size: the largest number of connections of one event loop.
+        timeout_s: the longest that one script may take.
+    """
+
+    def __init__(self, url: CredentialSource, *, clock: Clock | None, pool_size: int, timeout_s: float) -> None:
+        self._connection = RedisConnection(
+            url, unavailable=BudgetStoreUnavailableError, pool_size=pool_size, timeout_s=timeout_s
+        )
+        self._clock = clock
+
+    async def ask(self, script: Script, tenant_id: str, *arguments: str | int, hold_id: str | None = None) -> Answer:
+        """Run a script that first writes ended leases down, until none is left and it has done its own work."""
+        swept = SWEPT
+        while True:
+            answer = await self.run(script, tenant_id, swept, *arguments, hold_id=hold_id)
+            if answer[0] != "again":
+                return answer
+            swept = SWEPT_AGAIN
+
+    async def run(self, script: Script, tenant_id: str, *arguments: str | int, hold_id: str | None = None) -> Answer:
+        """Run a script that answers with lines.
+
+        Raises:
+            StoreDamagedError: it met a value that it cannot read.
+        """
+        keys = _keys(tenant_id)
+        if hold_id is not None:
+            keys = (*keys, key_name(tenant_id, "hold", hold_id))
+        answer: bytes = await self._connection.run(script, keys, (self._now(), *arguments))
+        first, *lines = answer.decode().split("\n")
+        what, _, now_ms = first.partition(" ")
+        if what == "damaged":
+            raise damaged(lines[0])
+        return what, int(now_ms), lines
+
+    async def texts(self, script: Script, tenant_id: str, *arguments: str | int) -> list[str]:
+        """Run a script that answers with a list."""
+        answer: list[Any] = await self._connection.run(script, _keys(tenant_id), (self._now(), *arguments))
+        return [each.decode() for each in answer]
+
+    async def close(self) -> None:
+        """Let go of the connections of the running loop."""
+        await self._connection.close()
+
+    def _now(self) -> str | int:
+        return "" if self._clock is None else self._clock()
+
+
+@lru_cache(maxsize=256)
+def _keys(tenant_id: str) -> tuple[str, ...]:
+    return tuple(key_name(tenant_id, *parts) for parts in _KEYS)

@@ -1,0 +1,18 @@
+-- Adds to counters what an audit has proved to be missing.
+--
+-- KEYS: see the prelude.
+-- ARGV: 1 now, "" for the server's; 2 repairs so far, as the audit saw them; then triples of counter field, what is added
+--       to spent, what is added to held
+-- Answer: "repaired"; "moved": somebody else has repaired since, and nothing was changed
+-- Why atomic: a verb changes a counter and its entry together, so what is missing does not change by it; only another
+--       repair does, and the count of them tells.
+
+begin(ARGV[1], call('HMGET', BOOK, '\nnow', '\naudit'))
+if (call('HGET', BOOK, '\nrepairs') or '0') ~= ARGV[2] then return say('moved') end
+keep_time()
+call('HINCRBY', BOOK, '\nrepairs', 1)
+for i = 3, #ARGV, 3 do
+  local fields = { ARGV[i] }
+  add(fields, read_counters(fields), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), 0, 0, 0, true)
+end
+return say('repaired')
