@@ -4,6 +4,7 @@
 
     NovaError
     ├── ConfigurationError                 a variable or argument cannot be met: which one, and the remedy
+    │   └── SecretsUnavailableError        Vault is sealed, down or forbidding, and nothing was read from it before
     ├── InvalidInputError (ValueError)     a value outside what a verb takes; nothing was changed
     │   └── StateNotStorableError          not JSON, too large, nested too deeply
     ├── StoreError
@@ -79,6 +80,20 @@ class ConfigurationError(NovaError):
     def __init__(self, message: str, *, variable: str | None = None) -> None:
         super().__init__(message)
         self.variable = variable
+
+
+class SecretsUnavailableError(ConfigurationError):
+    """Vault is sealed, down or forbidding, and the secrets in it are not known from before; it may be back later.
+
+    ``forbidden``: it answers, and denies this one.
+    """
+
+    code = "ERR_SECRETS_UNAVAILABLE"
+    retryable = True
+
+    def __init__(self, message: str, *, forbidden: bool = False) -> None:
+        super().__init__(message, variable="VAULT_ADDR")
+        self.forbidden = forbidden
 
 
 class InvalidInputError(NovaError, ValueError):

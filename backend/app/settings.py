@@ -6,16 +6,23 @@ calls it. An empty variable counts as unset.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.credentials import fixed
 from app.errors import ConfigurationError
+from app.secrets.names import NOT_SECRET
+from app.secrets.rotating import RotatingCredential
+from app.secrets.standing import Standing
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+    from app.credentials import CredentialSource
 
 __all__ = ["DATABASE_FILE", "Settings", "load_settings"]
 
@@ -69,6 +76,32 @@ class Settings(BaseSettings):
     checkpoint_offload_older_than_days: int = Field(default=3, ge=0)
     checkpoint_retention_days: int = Field(default=7, ge=0)
 
+    # Where a secret is that is not in the environment itself: a file, or Vault.
+    anthropic_api_key_file: Path | None = None
+    openai_api_key_file: Path | None = None
+    database_url_file: Path | None = None
+    redis_url_file: Path | None = None
+    r2_endpoint_file: Path | None = None
+    r2_bucket_file: Path | None = None
+    r2_access_key_id_file: Path | None = None
+    r2_secret_access_key_file: Path | None = None
+    vault_addr: str | None = None
+    vault_token: SecretStr | None = None
+    vault_token_file: Path | None = None
+    vault_role_id: SecretStr | None = None
+    vault_secret_id: SecretStr | None = None
+    vault_secret_id_file: Path | None = None
+    vault_namespace: str | None = None
+    vault_cacert: Path | None = None
+    nova_vault_mount: str = "secret"
+    nova_vault_path: str = "user"
+    nova_vault_approle_mount: str = "approle"
+    nova_vault_secrets: str = "anthropic,openai,neon,upstash,r2"
+    nova_secrets_refresh_s: float = Field(default=30, ge=1, le=3600)
+
+    _rotating: dict[str, RotatingCredential] = PrivateAttr(default_factory=dict)
+    """What files and Vault filled, by field: the field has the value of the moment, this the one that is kept fresh."""
+
     @property
     def production(self) -> bool:
         """Whether implicit fallbacks are refused."""
@@ -109,19 +142,74 @@ class Settings(BaseSettings):
 
     def with_changes(self, **changes: object) -> Settings:
         """Return a copy in which the named fields have other values."""
-        return self.model_copy(update=changes)
+        changed = self.model_copy(update=changes)
+        kept = {name: source for name, source in self._rotating.items() if name not in changes}
+        changed._rotating = kept  # noqa: SLF001 - of the same class
+        return changed
+
+    def with_rotating(self, sources: Mapping[str, RotatingCredential]) -> Settings:
+        """Return a copy whose named secrets come from these sources, and have their values of now."""
+        if not sources:
+            return self
+        values = {name: source().reveal() for name, source in sources.items()}
+        filled = self.model_copy(
+            update={name: value if name in NOT_SECRET else SecretStr(value) for name, value in values.items()}
+        )
+        filled._rotating = dict(sources)  # noqa: SLF001 - of the same class
+        return filled
+
+    def credential(self, field: str) -> CredentialSource | None:
+        """Return the source of a secret; None where there is none. It is kept fresh where a file or Vault has it.
+
+        Args:
+            field: one of ``app.secrets.FIELDS``, such as ``redis_url``.
+        """
+        if field in self._rotating:
+            return self._rotating[field]
+        value = self.plain(field)
+        return None if value is None else fixed(value)
+
+    def identity_of(self, field: str) -> object:
+        """Return what tells two sources of a secret apart: the value, or what keeps it fresh. Not to be shown."""
+        return self._rotating.get(field) or self.plain(field)
+
+    def standing(self, field: str) -> Standing | None:
+        """Return where a secret comes from, never its value; None where there is none."""
+        from app.secrets import Standing, keeper
+
+        if field in self._rotating:
+            return keeper().standing(self._rotating[field])
+        value = self.plain(field)
+        if value is None:
+            return None
+        here = Settings().plain(field) == value
+        return Standing(variable=field.upper(), origin="environment" if here else "argument")
+
+    def plain(self, field: str) -> str | None:
+        """Return a secret itself, as it was when the settings were read."""
+        value: SecretStr | str | None = getattr(self, field)
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def load_settings() -> Settings:
-    """Read the environment.
+    """Read the environment, and the secrets that are in files or in Vault instead.
+
+    A secret is taken from the environment, else from the file that ``<NAME>_FILE`` names, else from Vault where
+    ``VAULT_ADDR`` and a login are set. What was read from files and Vault once is not read again here, but kept fresh
+    by a thread; the first reading takes as long as Vault does.
 
     Raises:
         ConfigurationError: a variable has a value that it cannot have; the text names it and never shows the value.
+        SecretsUnavailableError: Vault is sealed, down or forbidding, and nothing was read from it before.
     """
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
+    else:
+        from app.secrets.chain import rotating_secrets
+
+        return settings.with_rotating(rotating_secrets(settings))
     # Raised out here, because pydantic's error holds the rejected input, which may be a secret.
     texts = "; ".join(f"{_variable(problem)}: {problem['msg']}" for problem in problems)
     raise ConfigurationError(f"the environment is not valid: {texts}", variable=_variable(problems[0]))

@@ -26,6 +26,7 @@ _OURS = (
     "OPENAI_",
     "R2_",
     "REDIS_URL",
+    "VAULT_",
 )
 
 # A slow machine is not a failing law, and no test leaves files in the checkout.
@@ -59,6 +60,15 @@ def close_what_the_factories_opened(clean_environment: None) -> Iterator[None]:
     if stores is not None and stores._open:
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             runner.run(stores.close_stores())
+
+
+@pytest.fixture(autouse=True)
+def forget_secrets(clean_environment: None) -> Iterator[None]:
+    """Let go of what was read from files and Vault, and end the thread that watches them."""
+    yield
+    keeper = sys.modules.get("app.secrets.keeper")
+    if keeper is not None:
+        keeper.close_secrets()
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from app.cli.configuration import STORE_KINDS, for_command_line
 from app.cli.exits import ExitCode, explain
+from app.cli.finding import Finding
+from app.cli.secret_checks import secret_findings
 from app.errors import ConfigurationError, NovaError
 
 if TYPE_CHECKING:
@@ -19,38 +20,13 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from app.stores.choice import StoreKind
 
-__all__ = ["Finding", "examine"]
+__all__ = ["examine"]
 
 CONNECT_TIMEOUT_S: Final = 3.0
 _ENVIRONMENTS: Final = frozenset({"development", "dev", "test", "ci", "staging"})
 """Names that are no typing error of ``production``."""
 
 LOW_DISK_BYTES: Final = 200 * 1024 * 1024
-
-State = Literal["ok", "note", "problem"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One part of the installation.
-
-    Attributes:
-        part: its name.
-        state: ``note`` works, with something to know.
-        in_force: the backend that the commands use.
-        why: what chose it, and whether it answers.
-        library: what the library's factories return where that differs; None where it does not.
-        remedy: what to set or do; None where nothing needs to be done.
-        exit_code: what ``nova doctor`` ends with if this is the first problem.
-    """
-
-    part: str
-    state: State
-    in_force: str
-    why: str
-    library: str | None = None
-    remedy: str | None = None
-    exit_code: ExitCode = ExitCode.OK
 
 
 def examine(session: Session) -> Iterator[Finding]:
@@ -61,6 +37,7 @@ def examine(session: Session) -> Iterator[Finding]:
         yield _problem("settings", "not readable", error)
         return
     yield _environment(library)
+    yield from secret_findings(library)
     yield _disk(session, library)
     for kind in STORE_KINDS:
         yield _store(session, kind)

@@ -13,7 +13,7 @@ from app.cli.session import JsonOption, session_of
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.cli.checks import Finding
+    from app.cli.finding import Finding
 
 __all__ = ["doctor"]
 

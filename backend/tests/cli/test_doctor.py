@@ -108,6 +108,37 @@ def test_a_provider_is_reached_or_named_as_unreachable(nova: Nova) -> None:
     assert served.calls == 0
 
 
+def test_a_secret_is_shown_with_its_place_and_version(nova: Nova, tmp_path: Path) -> None:
+    """Never with its value; what is not set is not listed."""
+    (tmp_path / "key").write_text("sk-ant-of-a-file")
+    variables = {"ANTHROPIC_API_KEY_FILE": str(tmp_path / "key"), "OPENAI_API_KEY": "sk-of-environment"}
+
+    examined = nova("doctor", "--json", env=variables)
+
+    found = parts(examined.json)
+    assert found["ANTHROPIC_API_KEY"]["in_force"].startswith(f"file {tmp_path / 'key'}, version 20")
+    assert found["OPENAI_API_KEY"]["in_force"] == "environment"
+    assert "REDIS_URL" not in found
+    assert "sk-" not in examined.out
+
+
+def test_a_vault_without_a_login_is_noted(nova: Nova) -> None:
+    """It is not asked, and the reason is no riddle."""
+    found = parts(nova("doctor", "--json", env={"VAULT_ADDR": "https://vault:8200"}).check().json)
+
+    assert found["vault"]["state"] == "note"
+    assert "VAULT_TOKEN" in found["vault"]["remedy"]
+
+
+def test_a_vault_that_cannot_be_reached_is_a_problem(nova: Nova) -> None:
+    """Nothing falls back to memory because an address could not be read."""
+    examined = nova("doctor", "--json", env={"VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": "hush-hush-hush"})
+
+    assert examined.code == 3
+    assert "cannot be reached" in parts(examined.json)["settings"]["why"]
+    assert "hush" not in examined.out + examined.err
+
+
 def test_no_secret_is_shown(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys and passwords in URLs are in no form of the output."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-hush")

@@ -9,9 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
-
-    from app.credentials import CredentialSource
     from app.settings import Settings
     from app.skills.adapters.choice import AdapterChoice
     from app.skills.llm_invoke_v2 import LLMAdapter
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_adapter", "close_adapters", "get_llm_adapter"]
 
-_open: dict[tuple[str | None, ...], LLMAdapter] = {}
+_open: dict[tuple[object, ...], LLMAdapter] = {}
 """The adapters that were handed out, by what configured them. Only the functions of this module change it."""
 
 _warned: set[str] = set()
@@ -78,16 +75,17 @@ async def close_adapters() -> None:
         raise ExceptionGroup("not every adapter could be closed", failures)
 
 
-def _identity(choice: AdapterChoice, settings: Settings) -> tuple[str | None, ...]:
+def _identity(choice: AdapterChoice, settings: Settings) -> tuple[object, ...]:
     """Return what makes two adapters the same."""
-    keys = {"claude": settings.anthropic_api_key, "openai": settings.openai_api_key}
+    keys = {"claude": "anthropic_api_key", "openai": "openai_api_key"}
     urls = {"claude": settings.anthropic_base_url, "openai": settings.openai_base_url}
-    secret = keys.get(choice.adapter_id)
+    key = keys.get(choice.adapter_id)
     return (
         choice.adapter_id,
         choice.default_model,
         urls.get(choice.adapter_id),
-        None if secret is None else secret.get_secret_value(),
+        # What keeps a rotating key fresh, not its present value: a rotation does not make another adapter.
+        None if key is None else settings.identity_of(key),
         str(settings.nova_prices_file),
         settings.nova_unknown_price,
     )
@@ -107,7 +105,7 @@ def _build(choice: AdapterChoice, settings: Settings) -> LLMAdapter:
         from app.skills.adapters.claude_adapter import ClaudeAdapter
 
         return ClaudeAdapter(
-            api_key=_source(settings.anthropic_api_key),
+            api_key=settings.credential("anthropic_api_key"),
             base_url=settings.anthropic_base_url,
             default_model=choice.default_model,
             prices=prices,
@@ -115,14 +113,8 @@ def _build(choice: AdapterChoice, settings: Settings) -> LLMAdapter:
     from app.skills.adapters.openai_adapter import OpenAIAdapter
 
     return OpenAIAdapter(
-        api_key=_source(settings.openai_api_key),
+        api_key=settings.credential("openai_api_key"),
         base_url=settings.openai_base_url,
         default_model=choice.default_model,
         prices=prices,
     )
-
-
-def _source(secret: SecretStr | None) -> CredentialSource | None:
-    from app.credentials import fixed
-
-    return None if secret is None else fixed(secret.get_secret_value())

@@ -8,6 +8,7 @@ and build models of an answer without checking it.
 from __future__ import annotations
 
 import abc
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
@@ -16,7 +17,8 @@ from datetime import UTC, date, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from app.errors import ConfigurationError
+from app.credentials import instead_of
+from app.errors import ConfigurationError, LLMError
 from app.loops import LoopClients
 from app.skills.adapters.base import Answer, Attempt, BaseAdapter
 from app.skills.adapters.failures import (
@@ -37,7 +39,7 @@ from app.skills.adapters.wire import ErrorEventError, UnreadableAnswerError, map
 if TYPE_CHECKING:
     import httpx2
 
-    from app.credentials import CredentialSource
+    from app.credentials import Credential, CredentialSource
     from app.skills.pricing import PriceBook
 
 __all__ = ["SdkAdapter"]
@@ -110,7 +112,17 @@ class SdkAdapter(BaseAdapter):
         """Return what an answer with an error means, by the adapter's table; status None: it came inside a stream."""
 
     async def _ask(self, attempt: Attempt) -> Answer:
-        client = await self._client(attempt)
+        credential = self._credential()
+        try:
+            return await self._ask_with(credential, attempt)
+        except LLMError as error:
+            another = await self._instead_of(credential, error)
+            if another is None:
+                raise
+        return await self._ask_with(another, attempt)
+
+    async def _ask_with(self, credential: Credential | None, attempt: Attempt) -> Answer:
+        client = await self._client(credential, attempt)
         with self._translated(attempt):
             response = await self._sending(attempt, self._post(client, attempt))
             attempt.request_id = response.headers.get(self.request_id_header)
@@ -120,7 +132,23 @@ class SdkAdapter(BaseAdapter):
             return self._read(mapping_of(response.json(), what="the answer"), attempt)
 
     async def _tell(self, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
-        client = await self._client(attempt)
+        credential = self._credential()
+        try:
+            async with aclosing(self._tell_with(credential, attempt)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        except LLMError as error:
+            # A rejection comes before the first piece, so nothing is told twice.
+            another = None if attempt.began else await self._instead_of(credential, error)
+            if another is None:
+                raise
+        async with aclosing(self._tell_with(another, attempt)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _tell_with(self, credential: Credential | None, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
+        client = await self._client(credential, attempt)
         with self._translated(attempt):
             async with aclosing(self._pieces(client, attempt)) as pieces:
                 async for piece in pieces:
@@ -140,14 +168,23 @@ class SdkAdapter(BaseAdapter):
         attempt.began = True
         return stream
 
-    async def _client(self, attempt: Attempt) -> Any:
-        """Return the loop's client with the present credential in it."""
+    def _credential(self) -> Credential | None:
+        return None if self._api_key is None else self._api_key()
+
+    async def _instead_of(self, rejected: Credential | None, error: LLMError) -> Credential | None:
+        """Return another key to try once after one was rejected, which is unbilled: it may have been rotated."""
+        if error.code != "ERR_LLM_AUTH_FAILED" or self._api_key is None or rejected is None:
+            return None
+        return await asyncio.to_thread(instead_of, self._api_key, rejected)
+
+    async def _client(self, credential: Credential | None, attempt: Attempt) -> Any:
+        """Return the loop's client with a credential in it."""
         client = await self._clients.get()
-        key = NO_KEY if self._api_key is None else self._api_key().reveal()
+        key = NO_KEY if credential is None else credential.reveal()
         if not is_usable_key(key):
             message = "the API key is empty, or has a character that no key has, such as a line break"
             raise attempt.error(Failure(verdict=AUTH_FAILED, message=message))
-        attempt.secret = None if self._api_key is None else key
+        attempt.secret = None if credential is None else key
         # The first call imports the SDK; that is not the provider's latency.
         attempt.started = self._clock()
         client.api_key = key
