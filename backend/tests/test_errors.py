@@ -60,6 +60,7 @@ def test_what_may_succeed_later_is_retryable() -> None:
         "CheckpointStoreUnavailableError",
         "IdempotencyStoreUnavailableError",
         "RunBusyError",
+        "SecretsUnavailableError",
         "StepTimeoutError",
     }
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from redis.asyncio import Connection
 from redis.exceptions import RedisError, ResponseError
 
-from app.credentials import Credential, CredentialSource
+from app.credentials import Credential, CredentialSource, instead_of
 from app.errors import StoreUnavailableError
 from app.stores.redis.address import Address, parse_address, tls_context
 from app.stores.redis.failures import MOVED_AWAY, error_code, explained, translated
@@ -144,7 +144,8 @@ class ConnectionPool:
 
     async def _checked_out(self) -> tuple[_Link, _Target]:
         """Return a connection in order: an idle one of the present credential, else a new one."""
-        target = await self._present(self._source())
+        credential = self._source()
+        target = await self._present(credential)
         while self._idle:
             link = self._idle.pop()
             if link.version == target.version and await link.is_usable():
@@ -153,14 +154,23 @@ class ConnectionPool:
         try:
             return await self._opened(target), target
         except RedisError as error:
-            if error_code(error) not in _REFUSED_CREDENTIAL or (newer := self._source()).version == target.version:
+            another = await self._instead_of(credential) if error_code(error) in _REFUSED_CREDENTIAL else None
+            if another is None:
                 raise self._error(error, target, sent=False) from explained(error, target.address)
-        # The credential was rotated between the question and the server's answer: once more with the present one.
-        target = await self._present(newer)
+        # It was rotated, here or at the server first: once more with the newer one, or with the one before.
+        target = await self._present(another)
         try:
             return await self._opened(target), target
         except RedisError as error:
             raise self._error(error, target, sent=False) from explained(error, target.address)
+
+    async def _instead_of(self, refused: Credential) -> Credential | None:
+        """Return another credential to try; None where there is none."""
+        present = self._source()
+        if present.version != refused.version:
+            return present
+        # In a thread: it may ask Vault.
+        return await asyncio.to_thread(instead_of, self._source, refused)
 
     async def _opened(self, target: _Target) -> _Link:
         link = _Link(target)
