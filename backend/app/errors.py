@@ -11,8 +11,13 @@
     │   ├── StoreUnavailableError          retryable; nothing is known about the effect
     │   │   ├── BudgetStoreUnavailableError
     │   │   ├── CheckpointStoreUnavailableError
-    │   │   └── IdempotencyStoreUnavailableError
-    │   └── StoreDamagedError              corrupt, foreign or newer database
+    │   │   ├── IdempotencyStoreUnavailableError
+    │   │   └── ArchiveUnavailableError
+    │   ├── StoreDamagedError              corrupt, foreign or newer database
+    │   ├── ArchiveObjectExistsError       the key is taken: perhaps by a first try whose answer was lost
+    │   ├── ArchiveObjectMissingError      no object of this key
+    │   ├── OffloadBusyError               another job works on the archive
+    │   └── OffloadFencedError             this job was superseded: it must stop
     ├── BudgetError
     │   ├── BudgetExceededError            a limit would be passed: scope, window, limit, spent, held
     │   ├── HoldConflictError              a hold id used for something else, or already final
@@ -146,6 +151,50 @@ class StoreDamagedError(StoreError):
     """The database is corrupt, belongs to another program, or was written by a newer Nova."""
 
     code = "ERR_STORE_DAMAGED"
+
+
+class ArchiveUnavailableError(StoreUnavailableError):
+    """The archive did not answer; an object that was being written may be there or not."""
+
+    code = "ERR_ARCHIVE_UNAVAILABLE"
+
+
+class ArchiveObjectExistsError(StoreError):
+    """An object of this key is there already; it may be the caller's own, whose acknowledgement was lost."""
+
+    code = "ERR_ARCHIVE_OBJECT_EXISTS"
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class ArchiveObjectMissingError(StoreError):
+    """There is no object of this key."""
+
+    code = "ERR_ARCHIVE_OBJECT_MISSING"
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class OffloadBusyError(StoreError):
+    """Another job holds the archive's lease; ``expires_in`` is by the database's clock."""
+
+    code = "ERR_OFFLOAD_BUSY"
+    retryable = True
+
+    def __init__(self, message: str, *, holder: str, expires_in: timedelta) -> None:
+        super().__init__(message)
+        self.holder = holder
+        self.expires_in = expires_in
+
+
+class OffloadFencedError(StoreError):
+    """The job's lease ended or was taken over: nothing that it began may be committed."""
+
+    code = "ERR_OFFLOAD_FENCED"
 
 
 # --- budgets ----------------------------------------------------------------------------------------------------

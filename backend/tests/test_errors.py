@@ -57,7 +57,9 @@ def test_what_may_succeed_later_is_retryable() -> None:
     assert retryable == {
         "StoreUnavailableError",
         "BudgetStoreUnavailableError",
+        "ArchiveUnavailableError",
         "CheckpointStoreUnavailableError",
+        "OffloadBusyError",
         "IdempotencyStoreUnavailableError",
         "RunBusyError",
         "SecretsUnavailableError",

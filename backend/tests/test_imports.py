@@ -13,6 +13,7 @@ HEAVY = (
     "genai_prices",
     "httpx2",
     "importlib.metadata",
+    "obstore",
     "openai",
     "prometheus_client",
     "psycopg",
@@ -21,7 +22,7 @@ HEAVY = (
     "redis",
     "sqlite3",
 )
-DRIVERS = ("psycopg", "redis", "sqlite3")
+DRIVERS = ("obstore", "psycopg", "redis", "sqlite3")
 
 
 def loaded(code: str, *, of: tuple[str, ...], **variables: str) -> list[str]:

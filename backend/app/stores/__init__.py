@@ -101,6 +101,12 @@ def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[str, ...], Callab
     module, name = _CLASSES[choice.kind, choice.backend]
     if choice.backend == "sqlite":
         path = settings.database_file.absolute()
+        if choice.kind == "checkpoint":
+            archive = _archive_identity(settings)
+            return (
+                (choice.kind, choice.backend, str(path), *archive),
+                lambda: _load(module, name)(path, archive=_archive_reader(settings)),
+            )
         return (choice.kind, choice.backend, str(path)), lambda: _load(module, name)(path)
     if choice.backend == "redis":
         return _redis_recipe(choice, settings, lambda: _load(module, name))
@@ -120,6 +126,20 @@ def _redis_recipe(
     # The address holds a password: what is kept of it here is a digest.
     key = (choice.kind, choice.backend, sha256(url.encode()).hexdigest(), str(pool_size), str(timeout_s))
     return key, lambda: load()(fixed(url), pool_size=pool_size, timeout_s=timeout_s)
+
+
+def _archive_identity(settings: Settings) -> tuple[str, ...]:
+    from app.stores.archive.choice import archive_identity
+
+    return archive_identity(settings)
+
+
+def _archive_reader(settings: Settings) -> object:
+    """Return what reads archived runs; it asks for the archive at the first of them, so a store works without one."""
+    from app.stores.archive.choice import open_archive
+    from app.stores.archive.reader import ArchiveReader
+
+    return ArchiveReader(lambda: open_archive(settings))
 
 
 def _load(module: str, name: str) -> Callable[..., object]:

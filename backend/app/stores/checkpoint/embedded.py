@@ -2,16 +2,19 @@
 
 A verb checks its arguments and packs its values on the event loop, then runs one function in one transaction: it reads
 the head, asks ``rules`` what may happen, and writes that. What is large is packed and unpacked outside the transaction.
+
+A run whose steps lie in the archive reads as any other. A verb that would change it brings it back first.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, TypeVar
 
+from app.errors import CheckpointCorruptError, ConfigurationError
 from app.stores.checkpoint import arguments, refusals, rules
 from app.stores.checkpoint.arguments import Position
 from app.stores.checkpoint.codec import JsonValue
@@ -38,11 +41,12 @@ from app.stores.checkpoint.rows import (
     pack,
     pack_all,
     record_of,
+    repacked,
     root_of,
     state_of,
     verify_steps,
 )
-from app.stores.checkpoint.tables import Located, RunRows
+from app.stores.checkpoint.tables import ArchivedCopy, ArchivedSteps, Located, RunRows
 from app.stores.holder import Holder
 from app.stores.names import DEFAULT_TENANT, check_name
 
@@ -55,10 +59,16 @@ PAGE_BYTES: Final = 16 * 1024 * 1024
 
 
 class EmbeddedCheckpointStore(ABC):
-    """The contract's verbs; a backend brings transactions on its rows."""
+    """The contract's verbs; a backend brings transactions on its rows.
 
-    def __init__(self, *, is_gone: Callable[[Holder], bool]) -> None:
+    Args:
+        is_gone: whether a lease's holder certainly does not run any more.
+        archive: what reads the runs whose steps the database has no longer; None where there is no archive.
+    """
+
+    def __init__(self, *, is_gone: Callable[[Holder], bool], archive: ArchivedSteps | None = None) -> None:
         self._is_gone = is_gone
+        self._archive = archive
 
     @abstractmethod
     async def _read(self, work: Callable[[RunRows], T]) -> T:
@@ -114,7 +124,7 @@ class EmbeddedCheckpointStore(ABC):
     async def load(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> RunState | None:
         """Return the run, verified, or None; see :meth:`CheckpointStorage.load`."""
         arguments.check_run(run_id, tenant_id)
-        read = await self._read(lambda rows: _with_steps(rows, rows.find_whole(tenant_id, run_id)))
+        read = await self._whole(tenant_id, run_id)
         if read is None:
             return None
         found, steps = read
@@ -124,7 +134,7 @@ class EmbeddedCheckpointStore(ABC):
     async def verify(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> int:
         """Recompute the chain of a run; see :meth:`CheckpointStorage.verify`."""
         arguments.check_run(run_id, tenant_id)
-        read = await self._read(lambda rows: _with_steps(rows, rows.find_whole(tenant_id, run_id)))
+        read = await self._whole(tenant_id, run_id)
         if read is None:
             raise refusals.not_found(run_id, tenant_id)
         found, steps = read
@@ -144,6 +154,11 @@ class EmbeddedCheckpointStore(ABC):
             return head, rows.steps(run_no, first=first, limit=count, bodies=False)
 
         head, steps = await self._read(work)
+        if head.tier == "archived":
+            read = await self._whole(tenant_id, run_id)
+            if read is None:
+                raise refusals.not_found(run_id, tenant_id)
+            head, steps = read[0].head, list(read[1][first : first + count])
         return tuple(record_of(head, step) for step in steps)
 
     async def list_runs(
@@ -174,10 +189,11 @@ class EmbeddedCheckpointStore(ABC):
         if steps is not None:
             arguments.check_index(steps, what="steps")
 
-        read = await self._read(lambda rows: _with_steps(rows, rows.find_whole(tenant_id, run_id), limit=steps))
+        read = await self._whole(tenant_id, run_id, limit=steps)
         if read is None:
             raise refusals.not_found(run_id, tenant_id)
         source, verified = read
+        archived = repacked(verified) if source.head.tier == "archived" else verified
 
         def verify() -> bytes:
             head_of(source.run)
@@ -194,11 +210,17 @@ class EmbeddedCheckpointStore(ABC):
             if rows.find(tenant_id, new_run_id) is not None:
                 raise refusals.exists(new_run_id, tenant_id)
             count = rules.fork_length(head, steps)
+            if head.tier == "archived" and len(verified) < count:  # it went on, and was archived since it was read
+                raise refusals.moved_on(head, source.head.version)
             late = rows.steps(run_no, first=len(verified), limit=count - len(verified))
             head_hash = verify_steps(head, late, parent=end, first_index=len(verified))
             check_end(head, count=len(verified) + len(late), expected=count, end=head_hash)
             new = rules.forked(head, new_run_id, steps=count, head_hash=head_hash, now_ms=now_ms)
-            rows.copy_steps(run_no, rows.insert(new, source.run.inputs), count)
+            new_run_no = rows.insert(new, source.run.inputs)
+            if head.tier == "hot":
+                rows.copy_steps(run_no, new_run_no, count)
+            else:
+                rows.add_steps(new_run_no, [step._replace(version=0) for step in archived[:count]])
             return new
 
         return await _whole_head(StoredRun(head=await self._write(work), inputs=source.run.inputs, result=None))
@@ -212,7 +234,7 @@ class EmbeddedCheckpointStore(ABC):
             if found is None:
                 return False
             rules.check_deletable(found[1], now_ms)
-            rows.remove(found[0])
+            rows.remove(found[0], now_ms=now_ms)
             return True
 
         return await self._write(work)
@@ -248,10 +270,11 @@ class EmbeddedCheckpointStore(ABC):
                 now_ms=now_ms,
                 is_gone=self._is_gone,
             )
+            _check_hot(found.head)
             rows.update(found.run_no, head)
             return replace(found.run, head=head), took_over
 
-        run, took_over = await self._write(work)
+        run, took_over = await self._write_hot(work, tenant_id, run_id)
         return Claim(token=run.head.lease_token, head=await _whole_head(run), took_over=took_over)
 
     async def heartbeat(
@@ -309,6 +332,7 @@ class EmbeddedCheckpointStore(ABC):
             if found is None:
                 raise refusals.not_found(run_id, tenant_id)
             run_no, head, recorded = found
+            _check_hot(head)
             moved = rules.appended(head, recorded, step, by=by, now_ms=now_ms)
             if moved is None:
                 assert recorded is not None
@@ -317,7 +341,7 @@ class EmbeddedCheckpointStore(ABC):
             rows.update(run_no, moved[0])
             return _appended(moved[0], moved[1].hash, replayed=False)
 
-        return await self._write(work)
+        return await self._write_hot(work, tenant_id, run_id)
 
     async def save(
         self,
@@ -361,6 +385,7 @@ class EmbeddedCheckpointStore(ABC):
                 moved = rules.saved_first(head, steps, status=status, now_ms=now_ms)
             else:
                 run_no, head = found
+                _check_hot(head)
                 again = rules.saved(head, rows.digests(run_no), steps, status=status, by=by, now_ms=now_ms)
                 if again is None:
                     return head.version
@@ -369,7 +394,7 @@ class EmbeddedCheckpointStore(ABC):
             rows.update(run_no, moved[0])
             return moved[0].version
 
-        return await self._write(work)
+        return await self._write_hot(work, tenant_id, run_id)
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
@@ -401,12 +426,13 @@ class EmbeddedCheckpointStore(ABC):
             )
             if head is None:
                 return found.run
+            _check_hot(found.head)
             body = None if packed is None else packed.body
             rows.set_result(found.run_no, body)
             rows.update(found.run_no, head)
             return replace(found.run, head=head, result=body)
 
-        return await _whole_head(await self._write(work))
+        return await _whole_head(await self._write_hot(work, tenant_id, run_id))
 
     async def abort(self, run_id: str, *, reason: str = "", tenant_id: str = DEFAULT_TENANT) -> RunHead:
         """Abort a run from outside; see :meth:`CheckpointStorage.abort`."""
@@ -420,11 +446,99 @@ class EmbeddedCheckpointStore(ABC):
             head = rules.aborted(found.head, reason=text, now_ms=now_ms)
             if head is None:
                 return found.run
+            _check_hot(found.head)
             rows.set_result(found.run_no, None)
             rows.update(found.run_no, head)
             return replace(found.run, head=head, result=None)
 
-        return await _whole_head(await self._write(work))
+        return await _whole_head(await self._write_hot(work, tenant_id, run_id))
+
+    # --- the archive --------------------------------------------------------------------------------------------------
+
+    async def restore(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> bool:
+        """Bring the steps of an archived run back into the database; its copy in the archive stays.
+
+        Returns:
+            Whether there was anything to bring back. Again is a no-op.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            CheckpointCorruptError: its copy is missing or damaged; nothing was changed.
+        """
+        arguments.check_run(run_id, tenant_id)
+        read = await self._whole(tenant_id, run_id)
+        if read is None:
+            raise refusals.not_found(run_id, tenant_id)
+        found, steps = read
+        if found.head.tier == "hot":
+            return False
+        size = sum(len(step.body) for step in steps)
+
+        def verified() -> list[StoredStep]:
+            check_whole(found.run, steps)
+            return repacked(steps)
+
+        packed = await off_loop(verified, size_bytes=size)
+
+        def work(rows: RunRows, now_ms: int) -> bool:
+            again = rows.find(tenant_id, run_id)
+            # Somebody was quicker, or it is another run of the same id; a run that is archived does not change.
+            if again is None or again[0] != found.run_no or again[1].tier == "hot":
+                return False
+            rows.restore(found.run_no, packed, now_ms=now_ms)
+            return True
+
+        return await self._write(work)
+
+    async def _whole(
+        self, tenant_id: str, run_id: str, *, limit: int | None = None
+    ) -> tuple[Located, Sequence[StoredStep]] | None:
+        """Return a run and its first steps, wherever they lie."""
+        failed: ArchivedCopy | None = None
+        while True:
+            read = await self._read(lambda rows: _with_steps(rows, rows.find_whole(tenant_id, run_id), limit=limit))
+            if read is None or read[0].head.tier == "hot":
+                return None if read is None else read[:2]
+            found, _, copy = read
+            try:
+                return found, (await self._archived_steps(found.head, copy))[:limit]
+            except CheckpointCorruptError:
+                if copy == failed:
+                    raise
+                failed = copy  # its segment may have been rewritten between the two reads: look where it lies now
+
+    async def _archived_steps(self, head: StoredHead, copy: ArchivedCopy | None) -> Sequence[StoredStep]:
+        if copy is None:
+            raise CheckpointCorruptError(
+                f"run {head.run_id!r} is archived, and where is not known; rebuild the index: "
+                "python3 -m app.stores.checkpoint_offload rebuild-index",
+                run_id=head.run_id,
+                step_id=None,
+                tenant_id=head.tenant_id,
+            )
+        if self._archive is None:
+            raise ConfigurationError(
+                f"run {head.run_id!r} lies in the archive ({copy.object_key}), and this store was given none",
+                variable="R2_ENDPOINT",
+            )
+        return await self._archive.steps(copy, tenant_id=head.tenant_id, run_id=head.run_id)
+
+    async def _write_hot(self, work: Callable[[RunRows, int], T], tenant_id: str, run_id: str) -> T:
+        """Run ``work``, which refuses a run that is archived; bring that back, and run it again."""
+        while True:
+            try:
+                return await self._write(work)
+            except _ArchivedError:
+                await self.restore(run_id, tenant_id=tenant_id)
+
+
+class _ArchivedError(Exception):
+    """A transaction met a run whose steps it would need, and which are in the archive."""
+
+
+def _check_hot(head: StoredHead) -> None:
+    if head.tier == "archived":
+        raise _ArchivedError
 
 
 async def _whole_head(run: StoredRun) -> RunHead:
@@ -440,8 +554,12 @@ def _found(rows: RunRows, tenant_id: str, run_id: str) -> tuple[int, StoredHead]
 
 def _with_steps(
     rows: RunRows, found: Located | None, *, limit: int | None = None
-) -> tuple[Located, list[StoredStep]] | None:
-    return None if found is None else (found, rows.steps(found.run_no, first=0, limit=limit))
+) -> tuple[Located, list[StoredStep], ArchivedCopy | None] | None:
+    if found is None:
+        return None
+    if found.head.tier == "archived":
+        return found, [], rows.archived_copy(found.run_no)
+    return found, rows.steps(found.run_no, first=0, limit=limit), None
 
 
 def _page(runs: Iterator[Located], *, limit: int) -> tuple[list[Located], bool]:

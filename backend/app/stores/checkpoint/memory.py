@@ -6,7 +6,7 @@ What is kept are encoded bytes, as in a database: what is loaded is what was rec
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from app.stores.checkpoint import rules
 from app.stores.checkpoint.arguments import ListQuery
 from app.stores.checkpoint.embedded import EmbeddedCheckpointStore
 from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep
-from app.stores.checkpoint.tables import Located, RunRows
+from app.stores.checkpoint.tables import ArchivedCopy, Located, RunRows
 from app.stores.clock import Clock, system_clock
 from app.stores.holder import Holder
 
@@ -140,9 +140,15 @@ class _MemoryRows:
         self._last_token += 1
         return self._last_token
 
-    def remove(self, run_no: int) -> None:
+    def remove(self, run_no: int, *, now_ms: int) -> None:  # noqa: ARG002 - nothing is archived
         head = self._runs.pop(run_no).head
         del self._numbers[head.tenant_id, head.run_id]
+
+    def archived_copy(self, run_no: int) -> ArchivedCopy | None:  # noqa: ARG002 - only databases have an archive
+        return None
+
+    def restore(self, run_no: int, steps: Sequence[StoredStep], *, now_ms: int) -> None:  # noqa: ARG002 - as above
+        raise AssertionError("no run in memory is archived")
 
     def _located(self, number: int) -> Located:
         run = self._runs[number]

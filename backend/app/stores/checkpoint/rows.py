@@ -7,6 +7,7 @@ inputs and result beside them.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeVar
@@ -32,7 +33,9 @@ __all__ = [
     "pack_all",
     "pack_canonical",
     "record_of",
+    "repacked",
     "root_of",
+    "rows_digest",
     "state_of",
     "verify_steps",
 ]
@@ -276,6 +279,21 @@ def check_end(head: StoredHead, *, count: int, expected: int, end: bytes) -> Non
         raise _corrupt(head, f"{count} of its first {expected} steps are stored", step_id=None)
     if count == head.next_step_index and end != head.head_hash:
         raise _corrupt(head, "its last hash is not that of its last step", step_id=None)
+
+
+def repacked(steps: Iterable[StoredStep]) -> list[StoredStep]:
+    """Return steps as a database keeps them, whatever their bodies and metas were packed in."""
+    return [step._replace(body=encode(decode(step.body)), meta=encode(decode(step.meta))) for step in steps]
+
+
+def rows_digest(steps: Iterable[StoredStep]) -> bytes:
+    """Return SHA-256 over the stored bytes of steps, as a purge compares them: for each SHA-256 of its body, SHA-256
+    of its meta, and its hash, which covers the rest.
+    """
+    digest = hashlib.sha256()
+    for step in steps:
+        digest.update(hashlib.sha256(step.body).digest() + hashlib.sha256(step.meta).digest() + step.hash)
+    return digest.digest()
 
 
 def record_of(head: StoredHead, step: StoredStep) -> StepRecord:

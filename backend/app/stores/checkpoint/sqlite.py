@@ -14,7 +14,7 @@ from typing import TypeVar
 from app.errors import CheckpointStoreUnavailableError
 from app.stores.checkpoint.embedded import EmbeddedCheckpointStore
 from app.stores.checkpoint.sqlite_rows import SqliteRows
-from app.stores.checkpoint.tables import RunRows
+from app.stores.checkpoint.tables import ArchivedSteps, RunRows
 from app.stores.clock import Clock
 from app.stores.holder import Holder
 from app.stores.sqlite.database import SqliteDatabase
@@ -31,6 +31,7 @@ class SqliteCheckpointStore(EmbeddedCheckpointStore):
         path: the file; it and its directory are created at the first use, and nothing is opened before.
         clock: the time, for tests.
         is_gone: whether a lease's holder certainly does not run any more, for tests.
+        archive: what reads the runs whose steps lie in the archive; None where there is none.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class SqliteCheckpointStore(EmbeddedCheckpointStore):
         *,
         clock: Clock | None = None,
         is_gone: Callable[[Holder], bool] = Holder.is_gone,
+        archive: ArchivedSteps | None = None,
     ) -> None:
-        super().__init__(is_gone=is_gone)
+        super().__init__(is_gone=is_gone, archive=archive)
         self._database = SqliteDatabase(Path(path), unavailable=CheckpointStoreUnavailableError, clock=clock)
 
     @property
@@ -51,6 +53,8 @@ class SqliteCheckpointStore(EmbeddedCheckpointStore):
     async def close(self) -> None:
         """Let go of the file; a later verb opens it again."""
         await asyncio.to_thread(self._database.close)
+        if self._archive is not None:
+            await self._archive.close()
 
     async def _read(self, work: Callable[[RunRows], T]) -> T:
         def on_thread(connection: sqlite3.Connection, _now_ms: int) -> T:

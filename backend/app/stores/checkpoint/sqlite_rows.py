@@ -6,14 +6,14 @@ Every lookup of a run or a step goes by a unique index, every list by the index 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
 from app.stores.checkpoint import rules
 from app.stores.checkpoint.arguments import ListQuery
 from app.stores.checkpoint.contract import RunStatus
-from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep
-from app.stores.checkpoint.tables import Located
+from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep, rows_digest
+from app.stores.checkpoint.tables import ArchivedCopy, Located
 
 __all__ = ["STATEMENTS", "SqliteRows"]
 
@@ -68,7 +68,20 @@ _COPY_STEPS: Final = (
 )
 _SET_VALUE: Final = "INSERT INTO checkpoint_values (run_no, kind, body) VALUES (?, ?, ?)"
 _DROP_VALUE: Final = "DELETE FROM checkpoint_values WHERE run_no = ? AND kind = ?"
+_FIND_NUMBER: Final = f"SELECT {_HEAD}, i.body, o.body FROM checkpoint_runs r{_VALUES} WHERE r.run_no = ?"
+_COPY: Final = (
+    "SELECT s.object_key, f.offset, f.length, f.steps, f.sha256 FROM archive_frames f"
+    " JOIN archive_segments s ON s.segment_no = f.segment_no WHERE f.run_no = ?"
+)
+_RESTORED: Final = "UPDATE archive_frames SET rows_sha256 = ?, restored_ms = ? WHERE run_no = ?"
+_SET_HOT: Final = "UPDATE checkpoint_runs SET tier = 'hot' WHERE run_no = ?"
+_BURY: Final = (
+    "INSERT INTO archive_tombstones (tenant_id, run_id, created_ms, deleted_ms)"
+    " SELECT tenant_id, run_id, created_ms, ? FROM checkpoint_runs WHERE run_no = ?"
+    " AND EXISTS (SELECT 1 FROM archive_store) ON CONFLICT DO NOTHING"
+)
 _REMOVE: Final = (
+    "DELETE FROM archive_frames WHERE run_no = ?",
     "DELETE FROM checkpoint_steps WHERE run_no = ?",
     "DELETE FROM checkpoint_values WHERE run_no = ?",
     "DELETE FROM checkpoint_runs WHERE run_no = ?",
@@ -86,6 +99,10 @@ STATEMENTS: Final = (
     _UPDATE_LEASE,
     _COPY_STEPS,
     _DROP_VALUE,
+    _FIND_NUMBER,
+    _COPY,
+    _RESTORED,
+    _SET_HOT,
     *_REMOVE,
 )
 """Every statement that looks something up."""
@@ -122,6 +139,11 @@ class SqliteRows:
         """Look a run and its values up, each by its unique index."""
         row = self._connection.execute(_FIND_WHOLE, (tenant_id, run_id)).fetchone()
         return None if row is None else _located(row)
+
+    def whole(self, run_no: int) -> StoredRun:
+        """Return a run that is there, and its values, by its number."""
+        row = self._connection.execute(_FIND_NUMBER, (run_no,)).fetchone()
+        return _located(row).run
 
     def listed(self, tenant_id: str, query: ListQuery) -> Iterator[Located]:
         """Walk the index of updates backwards from behind the cursor."""
@@ -200,8 +222,23 @@ class SqliteRows:
         # fetchall: the statement must have ended before the transaction commits.
         return int(self._connection.execute(_NEXT_TOKEN).fetchall()[0][0])
 
-    def remove(self, run_no: int) -> None:
-        """Delete the rows of a run, the head last."""
+    def archived_copy(self, run_no: int) -> ArchivedCopy | None:
+        """Look the copy up by the run's number, and its segment by its own."""
+        row = self._connection.execute(_COPY, (run_no,)).fetchone()
+        if row is None:
+            return None
+        object_key, offset, length, steps, sha256 = row
+        return ArchivedCopy(object_key=object_key, offset=offset, length=length, steps=steps, sha256=sha256)
+
+    def restore(self, run_no: int, steps: Sequence[StoredStep], *, now_ms: int) -> None:
+        """Add the steps; the digest of the rows becomes theirs, since they may be compressed otherwise than before."""
+        self.add_steps(run_no, steps)
+        self._connection.execute(_RESTORED, (rows_digest(steps), now_ms, run_no))
+        self._connection.execute(_SET_HOT, (run_no,))
+
+    def remove(self, run_no: int, *, now_ms: int) -> None:
+        """Delete the rows of a run, the head last, in place of which a tombstone stays if there is an archive."""
+        self._connection.execute(_BURY, (now_ms, run_no))
         for statement in _REMOVE:
             self._connection.execute(statement, (run_no,))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from app.stores.checkpoint import rules
 from app.stores.checkpoint.arguments import ListQuery
 from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep
 
-__all__ = ["Located", "RunRows"]
+__all__ = ["ArchivedCopy", "ArchivedSteps", "Located", "RunRows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,35 @@ class Located:
     def head(self) -> StoredHead:
         """The head."""
         return self.run.head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchivedCopy:
+    """Where the archive has a run: the bytes of an object that are its frames, and their SHA-256."""
+
+    object_key: str
+    offset: int
+    length: int
+    steps: int
+    sha256: bytes
+
+
+class ArchivedSteps(Protocol):
+    """What a store reads archived runs with."""
+
+    async def steps(self, copy: ArchivedCopy, *, tenant_id: str, run_id: str) -> Sequence[StoredStep]:
+        """Return a run's steps, verified against its chain.
+
+        Raises:
+            CheckpointCorruptError: the copy is missing or damaged; names run and key.
+            ArchiveUnavailableError: the archive did not answer.
+            ConfigurationError: no archive is configured.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. A later call opens them again."""
+        ...
 
 
 class RunRows(Protocol):
@@ -83,6 +112,14 @@ class RunRows(Protocol):
         """Return a token above every earlier one of any run."""
         ...
 
-    def remove(self, run_no: int) -> None:
-        """Delete a run, its values and its steps."""
+    def remove(self, run_no: int, *, now_ms: int) -> None:
+        """Delete a run, its values and its steps; where there is an archive, leave a tombstone for it."""
+        ...
+
+    def archived_copy(self, run_no: int) -> ArchivedCopy | None:
+        """Return where the archive has a run."""
+        ...
+
+    def restore(self, run_no: int, steps: Sequence[StoredStep], *, now_ms: int) -> None:
+        """Add the steps of a run that is archived, and make it a run of the database again; its copy stays."""
         ...

@@ -1,0 +1,73 @@
+"""Which archive the settings choose: R2, or a local directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from app.stores.archive.contract import ObjectStore
+
+__all__ = ["archive_identity", "open_archive"]
+
+_R2: Final = ("r2_endpoint", "r2_bucket", "r2_access_key_id", "r2_secret_access_key")
+
+
+def open_archive(settings: Settings) -> ObjectStore:
+    """Return the archive; nothing is connected yet.
+
+    Raises:
+        ConfigurationError: none is configured, or not all of it, or two are; names the variables.
+    """
+    given = [name for name in _R2 if getattr(settings, name)]
+    missing = [name.upper() for name in _R2 if name not in given]
+    if settings.nova_archive_dir is not None:
+        if given:
+            raise ConfigurationError(
+                f"NOVA_ARCHIVE_DIR and {given[0].upper()} are both set: the archive is one of the two; unset the other",
+                variable="NOVA_ARCHIVE_DIR",
+            )
+        from app.stores.archive.directory import DirectoryArchive
+
+        return DirectoryArchive(settings.nova_archive_dir.expanduser())
+    if not given:
+        raise ConfigurationError(
+            "no archive is configured: set R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY, "
+            "or NOVA_ARCHIVE_DIR for a local directory",
+            variable="R2_ENDPOINT",
+        )
+    if missing:
+        raise ConfigurationError(
+            f"the archive on R2 is not configured: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
+            variable=missing[0],
+        )
+    return _r2(settings)
+
+
+def archive_identity(settings: Settings) -> tuple[str, ...]:
+    """Return what makes two archives the same, for whoever keeps objects by their configuration; no secret is in it."""
+    return (str(settings.nova_archive_dir or ""), settings.r2_endpoint or "", settings.r2_bucket or "")
+
+
+def _r2(settings: Settings) -> ObjectStore:
+    from app.credentials import fixed
+    from app.stores.archive.r2 import R2Archive
+
+    assert settings.r2_endpoint is not None
+    assert settings.r2_bucket is not None
+    assert settings.r2_access_key_id is not None
+    assert settings.r2_secret_access_key is not None
+    if not settings.r2_endpoint.startswith(("https://", "http://")):
+        raise ConfigurationError(
+            f"R2_ENDPOINT is {settings.r2_endpoint!r}; it must be a URL such as "
+            "https://<account>.r2.cloudflarestorage.com",
+            variable="R2_ENDPOINT",
+        )
+    return R2Archive(
+        settings.r2_bucket,
+        endpoint=settings.r2_endpoint,
+        access_key_id=fixed(settings.r2_access_key_id.get_secret_value()),
+        secret_access_key=fixed(settings.r2_secret_access_key.get_secret_value()),
+    )
