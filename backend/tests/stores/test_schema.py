@@ -1,13 +1,21 @@
-"""The migrations of the shared SQLite file are read the same everywhere."""
+"""The shared SQLite file is made the same everywhere, and by any number of programs at once."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import app
+from app.stores.sqlite.schema import is_nova, open_database, versions
 
 
 def test_a_file_is_made_where_the_locale_is_ascii(tmp_path: Path) -> None:
@@ -37,3 +45,39 @@ def test_a_file_is_made_where_the_locale_is_ascii(tmp_path: Path) -> None:
 
     assert made.returncode == 0, made.stderr
     assert int(made.stdout) >= 3
+
+
+class _Interrupted(sqlite3.Connection):
+    """A connection with a moment at which another program opens the same file, from beginning to end."""
+
+    path: Path
+    statements_left: int
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if self.statements_left == 0:
+            # Where this connection has a lock the other program is told so, and comes again later.
+            with suppress(sqlite3.OperationalError), pytest.MonkeyPatch.context() as plain:
+                plain.setattr(sqlite3, "connect", _connect)
+                open_database(self.path).close()
+        self.statements_left -= 1
+        return super().execute(sql, parameters)
+
+
+_connect = sqlite3.connect
+
+
+def test_programs_that_open_a_new_file_at_once_agree_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever statement of an opening another one comes before, the file is Nova's for both, and complete."""
+    for moment in itertools.count():
+        path = tmp_path / f"{moment}.db"
+        interrupted = type("Interrupted", (_Interrupted,), {"path": path, "statements_left": moment})
+        monkeypatch.setattr(sqlite3, "connect", partial(_connect, factory=interrupted))
+
+        with closing(open_database(path)) as connection:
+            statements_left = connection.statements_left  # type: ignore[attr-defined]
+            assert is_nova(connection)
+            assert all(each.applied == each.available for each in versions(connection))
+
+        if statements_left >= 0:
+            break
+    assert moment > 10

@@ -102,10 +102,11 @@ def reset_time(connection: sqlite3.Connection, now_ms: int) -> None:
 
 
 def _mark(connection: sqlite3.Connection, path: Path) -> None:
-    if is_nova(connection):
-        return
     mark = connection.execute("PRAGMA application_id").fetchone()[0]
     if mark != 0 or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        # Asked last: since the mark was read another process may have made the new file Nova's.
+        if is_nova(connection):
+            return
         raise StoreDamagedError(
             f"the database {str(path)!r} belongs to another program; nothing was changed. Name another file"
         )
