@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import math
 import os
 import queue
 import random
@@ -38,6 +39,9 @@ Work = Callable[[sqlite3.Connection, int], T]
 LOCK_DEADLINE_S: Final = 30.0
 _RETRY_S: Final = (0.0005, 0.002)
 _EXIT_PATIENCE_S: Final = 5.0
+_EXIT_MARGIN_S: Final = 1.0
+"""How much of the patience is left for closing, after a thread has given up on a lock."""
+
 _BATCH: Final = 64
 _OWN_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
 """Errors of one operation's statements or values, which say nothing about the file."""
@@ -72,7 +76,7 @@ class SqliteDatabase:
         self.path = path
         self._unavailable = unavailable
         self._clock = clock or system_clock
-        self._file: _File | None = None
+        self._slot = _Slot(path)
 
     async def write(self, work: Work[T]) -> T:
         """Run ``work`` in a write transaction and return when its commit is on the disk.
@@ -84,22 +88,20 @@ class SqliteDatabase:
             StoreUnavailableError: the file is locked for too long, cannot be opened, or the disk is full.
             StoreDamagedError: the file is corrupt, foreign or newer.
         """
-        return await self._run(self._opened().writer, work)
+        return await self._run(work, writes=True)
 
     async def read(self, work: Work[T]) -> T:
         """Run ``work`` on one snapshot of the file; it must not write."""
-        return await self._run(self._opened().reader, work)
+        return await self._run(work, writes=False)
 
     def close(self) -> None:
         """Let go of the file; the last handle of the process empties the write-ahead log. Usable again afterwards."""
-        file, self._file = self._file, None
-        if file is not None:
-            _Files.release(file)
+        _Files.release(self._slot)
 
-    async def _run(self, thread: _Thread, work: Work[T]) -> T:
+    async def _run(self, work: Work[T], *, writes: bool) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        thread.submit(_Operation(work, self._clock, loop, future))
+        self._submit(_Operation(work, self._clock, loop, future), writes=writes)
         try:
             return await future
         except sqlite3.Error as error:
@@ -111,37 +113,62 @@ class SqliteDatabase:
         except OSError as error:
             raise self._unavailable(f"the database {str(self.path)!r} cannot be opened: {error.strerror}") from error
 
-    def _opened(self) -> _File:
-        if self._file is None or self._file.pid != os.getpid():
-            self._file = _Files.acquire(self.path)
-        return self._file
+    def _submit(self, operation: _Operation[Any], *, writes: bool) -> None:
+        while True:
+            file = self._slot.file
+            if file is None or file.pid != os.getpid():
+                file = _Files.acquire(self._slot)
+            # Another task may have closed this handle since: its threads take nothing more; the file is opened anew.
+            if (file.writer if writes else file.reader).submit(operation):
+                return
+            if _Files.exiting:
+                raise self._unavailable(f"the database {str(self.path)!r} is closed: the program is ending")
 
 
 class LockTimeoutError(Exception):
     """Another process kept the file locked past the deadline; a handle turns it into its store's error."""
 
 
+@dataclass(slots=True)
+class _Slot:
+    """The file that a handle has open, None before its first use and after it was closed; only _Files changes it."""
+
+    path: Path
+    file: _File | None = None
+
+
 class _Files:
-    """The files that are open in this process, by path; the one owner of their threads."""
+    """The files that are open in this process, by path; the one owner of their threads and of every slot."""
+
+    exiting = False
+    locks_until = math.inf
+    """When waiting for other processes' locks ends, by the monotonic clock: soon, once the program is ending."""
 
     _lock = threading.Lock()
     _open: dict[tuple[int, str], _File] = {}  # noqa: RUF012 - the process-wide registry, guarded by _lock
 
     @classmethod
-    def acquire(cls, path: Path) -> _File:
-        key = (os.getpid(), os.path.realpath(path))
+    def acquire(cls, slot: _Slot) -> _File:
+        key = (os.getpid(), os.path.realpath(slot.path))
         with cls._lock:
+            # Asked again: a handle counts once, also where two threads use it for the first time at once.
+            if slot.file is not None and slot.file.pid == key[0]:
+                return slot.file
             file = cls._open.get(key)
             if file is None:
                 file = cls._open[key] = _File(key)
             file.handles += 1
+            slot.file = file
             return file
 
     @classmethod
-    def release(cls, file: _File) -> None:
+    def release(cls, slot: _Slot) -> None:
         with cls._lock:
+            file, slot.file = slot.file, None
+            if file is None or file.key[0] != os.getpid():  # none, or a parent's
+                return
             file.handles -= 1
-            if file.handles > 0 or file.pid != os.getpid():
+            if file.handles > 0:
                 return
             del cls._open[file.key]
         file.stop()
@@ -157,11 +184,16 @@ class _Files:
     @classmethod
     def at_exit(cls) -> None:
         """End the threads of a program that did not close its stores: one that is inside SQLite while the interpreter
-        is taken down crashes the process.
+        is taken down crashes the process. What other threads of the program ask for from now on is refused.
         """
-        for file in list(cls._open.values()):
-            if file.pid == os.getpid():
-                file.stop(patience_s=_EXIT_PATIENCE_S)
+        patient_until = time.monotonic() + _EXIT_PATIENCE_S
+        cls.exiting, cls.locks_until = True, patient_until - _EXIT_MARGIN_S
+        files = [file for file in list(cls._open.values()) if file.pid == os.getpid()]
+        threads = [thread for file in files for thread in (file.reader, file.writer)]
+        for thread in threads:
+            thread.end()
+        for thread in threads:
+            thread.join(timeout_s=max(0.0, patient_until - time.monotonic()))
 
 
 os.register_at_fork(after_in_child=_Files.after_fork)
@@ -176,9 +208,12 @@ class _File:
         self.writer = _Thread(path, writes=True)
         self.reader = _Thread(path, writes=False)
 
-    def stop(self, *, patience_s: float | None = None) -> None:
-        self.reader.stop(patience_s=patience_s)
-        self.writer.stop(patience_s=patience_s)
+    def stop(self) -> None:
+        """Let both threads finish what was submitted and close their connections, and wait for that."""
+        # The writer last: it empties the log, which it cannot while the reader is at it.
+        for thread in (self.reader, self.writer):
+            thread.end()
+            thread.join()
 
 
 class _Thread:
@@ -190,24 +225,31 @@ class _Thread:
         self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._ended = False
         self._connection: sqlite3.Connection | None = None
 
-    def submit(self, operation: _Operation[Any]) -> None:
+    def submit(self, operation: _Operation[Any]) -> bool:
+        """Hand an operation to the thread; False where it has ended, or is about to."""
         with self._lock:
+            if self._ended:
+                return False
             if self._thread is None:
                 name = f"nova-sqlite-{'writer' if self._writes else 'reader'}"
                 self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
                 self._thread.start()
             self._queue.put(operation)
+            return True
 
-    def stop(self, *, patience_s: float | None = None) -> None:
-        """Let the thread finish what was submitted, close its connection, and wait for that, for ever if None."""
-        # Under the lock to the end: a thread that is started meanwhile would share the queue and the connection.
+    def end(self) -> None:
+        """Let the thread finish what was submitted and close its connection, and take nothing more."""
         with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is not None:
-                self._queue.put(None)
-                thread.join(patience_s)
+            self._ended = True
+            self._queue.put(None)
+
+    def join(self, *, timeout_s: float | None = None) -> None:
+        """Wait for the end of the thread, for ever if None."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
 
     def _serve(self) -> None:
         while True:
@@ -345,7 +387,7 @@ def retry_while_locked(action: Callable[[], T], *, deadline_s: float = LOCK_DEAD
     """Run ``action`` again while another process has the lock, at short random intervals.
 
     Raises:
-        LockTimeoutError: it was locked for ``deadline_s``.
+        LockTimeoutError: it was locked for ``deadline_s``, or the program is ending.
     """
     end = time.monotonic() + deadline_s
     while True:
@@ -354,6 +396,6 @@ def retry_while_locked(action: Callable[[], T], *, deadline_s: float = LOCK_DEAD
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 raise
-            if time.monotonic() >= end:
+            if time.monotonic() >= min(end, _Files.locks_until):
                 raise LockTimeoutError from error
         time.sleep(random.uniform(*_RETRY_S))

@@ -490,23 +490,23 @@ async def test_a_full_disk_changes_nothing(store: SqliteCheckpointStore, blockbu
     blockbuster.deactivate()
     await store.create("r")
     big = "".join(contents(20, seed=3))
-    both_wait = threading.Event()
+    works, both_wait = threading.Event(), threading.Event()
 
     def fill(connection: sqlite3.Connection, _now_ms: int) -> None:
+        works.set()
         both_wait.wait(timeout=60)
         connection.execute("PRAGMA max_page_count = 1").fetchall()
 
+    filling = asyncio.create_task(store._database.write(fill))
+    await asyncio.to_thread(works.wait, 60)
     tasks = [
         asyncio.create_task(write)
-        for write in (
-            store._database.write(fill),
-            store.append("r", "a", big, expected_version=0),
-            store.create("other", inputs=big),
-        )
+        for write in (store.append("r", "a", big, expected_version=0), store.create("other", inputs=big))
     ]
     await asyncio.sleep(0)
     both_wait.set()
-    _, *results = await asyncio.gather(*tasks, return_exceptions=True)
+    await filling
+    results = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert [type(result) for result in results] == [CheckpointStoreUnavailableError] * 2
     assert "the disk is full" in str(results[0])
