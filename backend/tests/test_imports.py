@@ -60,3 +60,10 @@ def test_building_a_store_loads_its_own_driver_only(factory: str, backend: str, 
     variables = dict.fromkeys(("BUDGET_STORE", "CHECKPOINT_STORE", "IDEMPOTENCY_STORE"), backend)
 
     assert loaded(f"from app.stores import {factory}; {factory}()", of=DRIVERS, **variables) == drivers
+
+
+def test_building_a_redis_store_loads_no_driver() -> None:
+    """redis-py is imported with the first verb; a store that is never used costs nothing."""
+    code = "from app.stores import get_idempotency_store; get_idempotency_store()"
+
+    assert loaded(code, of=DRIVERS, REDIS_URL="redis://127.0.0.1:1/0") == []

@@ -52,6 +52,9 @@ def test_settings_do_not_change() -> None:
         ("CHECKPOINT_RETENTION_DAYS", "-1"),
         ("CHECKPOINT_OFFLOAD_OLDER_THAN_DAYS", "1.5"),
         ("NOVA_CUT_STREAM", "maybe"),
+        ("NOVA_REDIS_POOL_SIZE", "0"),
+        ("NOVA_REDIS_TIMEOUT_S", "-3"),
+        ("NOVA_REDIS_TIMEOUT_S", "inf"),
     ],
 )
 def test_a_value_that_a_variable_cannot_have_is_refused(

@@ -25,7 +25,8 @@ FACTORIES: Final[dict[StoreKind, Callable[..., Any]]] = {
     "idempotency": get_idempotency_store,
 }
 KINDS: Final[tuple[StoreKind, ...]] = ("budget", "checkpoint", "idempotency")
-ON_REDIS: Final[tuple[StoreKind, ...]] = ("budget", "idempotency")
+ON_REDIS: Final[dict[StoreKind, str]] = {"budget": "RedisBudgetStore", "idempotency": "RedisIdempotencyStore"}
+NOT_YET: Final[tuple[StoreKind, ...]] = ("checkpoint",)
 MEMORY: Final = {
     "budget": "InMemoryBudgetStore",
     "checkpoint": "InMemoryCheckpointStore",
@@ -224,20 +225,18 @@ class TestExplicitChoice:
 
         assert refusal(kind).variable == "DATABASE_URL"
 
-    def test_a_budget_on_redis_is_built_without_a_connection(self, environment: Callable[..., None]) -> None:
-        """Nobody need listen at REDIS_URL; the same address gives the same store, another one another."""
-        environment(REDIS_URL=REDIS, NOVA_REDIS_POOL_SIZE="3", NOVA_REDIS_TIMEOUT_S="0.5")
-        first, again = FACTORIES["budget"](), FACTORIES["budget"]()
-        environment(REDIS_URL=REDIS + "1")
+    @pytest.mark.parametrize("kind", ON_REDIS)
+    @pytest.mark.parametrize("url", [REDIS, REDIS.replace("redis:", "rediss:")])
+    def test_a_store_on_redis_is_built_without_a_connection(
+        self, kind: StoreKind, url: str, environment: Callable[..., None]
+    ) -> None:
+        """Nobody need listen at REDIS_URL, and what is kept of it shows no password."""
+        environment(REDIS_URL=url)
 
-        other = FACTORIES["budget"]()
-
-        assert type(first).__name__ == "RedisBudgetStore"
-        assert first is again
-        assert first is not other
+        assert type(FACTORIES[kind]()).__name__ == ON_REDIS[kind]
         assert SECRET not in str(stores._open)
 
-    @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "budget"])
+    @pytest.mark.parametrize("kind", NOT_YET)
     def test_a_backend_that_is_not_there_yet_says_so(self, kind: StoreKind, environment: Callable[..., None]) -> None:
         """Redis and PostgreSQL answer with what to use instead; they never fall back in silence."""
         environment(REDIS_URL=REDIS, DATABASE_URL=POSTGRES)
@@ -312,6 +311,22 @@ class TestLifetime:
 
         assert first is not second
         assert FACTORIES[kind]() is first
+
+    @pytest.mark.parametrize(
+        ("variable", "other"),
+        [("REDIS_URL", f"{REDIS}1"), ("NOVA_REDIS_POOL_SIZE", "7"), ("NOVA_REDIS_TIMEOUT_S", "0.5")],
+    )
+    @pytest.mark.parametrize("kind", ON_REDIS)
+    def test_what_configures_a_store_on_redis_tells_it_from_another(
+        self, kind: StoreKind, variable: str, other: str, environment: Callable[..., None]
+    ) -> None:
+        """Another database, pool or time limit is another object; the same ones give the same."""
+        environment(REDIS_URL=REDIS)
+        first, again = FACTORIES[kind](), FACTORIES[kind]()
+        environment(**{variable: other})
+
+        assert again is first
+        assert FACTORIES[kind]() is not first
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_settings_that_are_passed_win_over_the_environment(

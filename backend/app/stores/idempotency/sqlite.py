@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from app.errors import IdempotencyStoreUnavailableError, InvalidInputError, StoreDamagedError
 from app.stores.clock import Clock
@@ -16,25 +15,20 @@ from app.stores.idempotency import checks, record
 from app.stores.idempotency.contract import (
     DEFAULT_LEASE,
     DEFAULT_TTL,
-    MAX_RESULT_BYTES,
     BeginResult,
     Completed,
     InProgress,
     Started,
 )
 from app.stores.idempotency.record import Record, State
+from app.stores.idempotency.results import aside, pack, unpack
 from app.stores.names import DEFAULT_TENANT, check_name
 from app.stores.sqlite.database import SqliteDatabase
 
 __all__ = ["SqliteIdempotencyStore"]
 
-T = TypeVar("T")
-
 _SWEEP: Final = 8
 """How many expired rows each ``begin`` removes; each may hold a result of some megabytes."""
-
-_PACK_ON_LOOP_BYTES: Final = 64 * 1024
-"""Up to here packing and hashing take less than handing the work to a thread does (about 0.2 ms)."""
 
 _FIND: Final = (
     "SELECT fingerprint, state, token, attempt, holder, lease_until_ms, expires_at_ms, digest"
@@ -100,7 +94,7 @@ class SqliteIdempotencyStore:
         if not isinstance(answer, tuple):
             return answer
         packed, digest = answer
-        return Completed(result=await _aside(len(packed), lambda: self._unpacked(packed, digest, key=key)))
+        return Completed(result=await self._unpacked(packed, digest, key=key))
 
     async def complete(
         self,
@@ -116,7 +110,7 @@ class SqliteIdempotencyStore:
         checks.check_token(token)
         checks.check_result(result)
         ttl_ms = checks.ttl_to_ms(ttl)
-        packed, digest = await _aside(len(result), lambda: (_packed(result), record.result_digest(result)))
+        packed, digest = await aside(len(result), lambda: (pack(result), record.result_digest(result)))
 
         def work(connection: sqlite3.Connection, now_ms: int) -> None:
             known = self._find(connection, name, now_ms)
@@ -178,14 +172,9 @@ class SqliteIdempotencyStore:
         except InvalidInputError as error:
             raise self._damaged(name[1]) from error
 
-    def _unpacked(self, packed: bytes, digest: bytes, *, key: str) -> bytes:
-        import zstandard
-
-        try:
-            result = zstandard.ZstdDecompressor().decompress(packed, max_output_size=MAX_RESULT_BYTES)
-        except zstandard.ZstdError as error:
-            raise self._damaged(key) from error
-        if record.result_digest(result) != digest:
+    async def _unpacked(self, packed: bytes, digest: bytes, *, key: str) -> bytes:
+        result = await aside(len(packed), lambda: unpack(packed, digest))
+        if result is None:
             raise self._damaged(key)
         return result
 
@@ -219,14 +208,3 @@ def _take_token(connection: sqlite3.Connection, now_ms: int) -> int:
     token = record.next_token(last, now_ms=now_ms)
     connection.execute("UPDATE idempotency_tokens SET last = ?", (token,))
     return token
-
-
-def _packed(result: bytes) -> bytes:
-    import zstandard
-
-    return zstandard.ZstdCompressor(level=3).compress(result)
-
-
-async def _aside(size_bytes: int, function: Callable[[], T]) -> T:
-    """Run ``function`` here if it is about little data, else on a thread, so that the loop goes on."""
-    return function() if size_bytes <= _PACK_ON_LOOP_BYTES else await asyncio.to_thread(function)

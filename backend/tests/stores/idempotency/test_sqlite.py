@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.errors import IdempotencyStoreUnavailableError, StoreDamagedError
-from app.stores.idempotency import sqlite
+from app.stores.idempotency import results, sqlite
 from app.stores.idempotency.contract import Completed, InProgress
 from app.stores.idempotency.sqlite import SqliteIdempotencyStore
 
@@ -102,13 +102,13 @@ class TestSqliteIdempotencyStore(IdempotencyContract):
     ) -> None:
         """The loop goes on while megabytes are packed; for little ones no thread is troubled."""
         threads: list[int] = []
-        packed = sqlite._packed
+        pack = results.pack
 
         def noting(result: bytes) -> bytes:
             threads.append(threading.get_ident())
-            return packed(result)
+            return pack(result)
 
-        monkeypatch.setattr(sqlite, "_packed", noting)
+        monkeypatch.setattr("app.stores.idempotency.sqlite.pack", noting)
         token = (await started(store)).token
 
         await store.complete("k", token, os.urandom(size_bytes))

@@ -1,4 +1,4 @@
-"""Two owners and a third that died, in any order of verbs and pauses: both stores behave as a small model says."""
+"""Two owners and a third that died, in any order of verbs and pauses: every store behaves as a small model says."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from app.credentials import fixed
 from app.errors import IdempotencyConflictError, IdempotencyLeaseLostError
 from app.stores.holder import Holder
 from app.stores.idempotency.contract import Completed, IdempotencyStore, InProgress, Started
 from app.stores.idempotency.memory import InMemoryIdempotencyStore
+from app.stores.idempotency.redis import RedisIdempotencyStore
 from app.stores.idempotency.sqlite import SqliteIdempotencyStore
+from tests.support.servers.valkey import ValkeyServer
 
 from .contract import ME, OTHER, FakeClock, ended_process
+from .redis_back_door import RedisBackDoor
 
 T = TypeVar("T")
 Name = tuple[str, str]
@@ -115,7 +119,7 @@ class IdempotencyMachine(RuleBasedStateMachine):
         else:
             assert isinstance(answer, Started)
             assert answer.attempt == (kept.attempt + 1 if kept else 1)
-            assert all(answer.token > token for _, token in self.tokens)
+            assert all(answer.token > token for other, token in self.tokens if other == name)
             self.tokens.append((name, answer.token))
             self.model[name] = Kept(
                 fingerprint, answer.token, answer.attempt, owner, now + lease_ms, now + lease_ms + DAY_MS
@@ -188,13 +192,38 @@ class SqliteIdempotencyMachine(IdempotencyMachine):
         return SqliteIdempotencyStore(self.directory / "nova.db", clock=self.clock)
 
 
+class RedisIdempotencyMachine(IdempotencyMachine):
+    """The same on a server, emptied for each example."""
+
+    url = ""
+
+    def build(self) -> IdempotencyStore:
+        """Return a store on an empty server."""
+        RedisBackDoor(self.url).empty()
+        return RedisIdempotencyStore(fixed(self.url), clock=self.clock)
+
+
 class SoakedMachine(SqliteIdempotencyMachine):
     """The same for long."""
+
+
+class SoakedRedisMachine(RedisIdempotencyMachine):
+    """The same for long."""
+
+
+@pytest.fixture(autouse=True)
+def server(shared_valkey: ValkeyServer) -> None:
+    """Tell the machines where the server is."""
+    RedisIdempotencyMachine.url = shared_valkey.url
 
 
 TestMemoryAgainstTheModel = IdempotencyMachine.TestCase
 TestMemoryAgainstTheModel.settings = settings(max_examples=150, stateful_step_count=40)
 TestSqliteAgainstTheModel = SqliteIdempotencyMachine.TestCase
 TestSqliteAgainstTheModel.settings = settings(max_examples=40, stateful_step_count=40)
+TestRedisAgainstTheModel = RedisIdempotencyMachine.TestCase
+TestRedisAgainstTheModel.settings = settings(max_examples=40, stateful_step_count=40)
 TestSqliteForLong = pytest.mark.soak(SoakedMachine.TestCase)
 TestSqliteForLong.settings = settings(max_examples=3_000, stateful_step_count=60)
+TestRedisForLong = pytest.mark.soak(SoakedRedisMachine.TestCase)
+TestRedisForLong.settings = settings(max_examples=3_000, stateful_step_count=60)
