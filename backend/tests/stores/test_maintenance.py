@@ -79,7 +79,7 @@ class TestStatus:
 
     def test_it_reads_beside_a_writer(self, path: Path, clock: FakeClock) -> None:
         """A file that another process has open and has just written to is read as it is, its log included."""
-        with puppets(1, path) as (writer,):
+        with puppets(1, str(path)) as (writer,):
             writer.ask("begin", now_ms=clock.now_ms, lease_ms=1_000)
 
             found = maintenance.status(path)
@@ -143,7 +143,7 @@ class TestBackup:
         written: list[list[object]] = []
         target = tmp_path / "copy.db"
 
-        with puppets(1, path) as (writer,):
+        with puppets(1, str(path)) as (writer,):
 
             def write_meanwhile(done: int, total: int) -> None:
                 assert len(written) < 50, "the copy starts over at each write"

@@ -1,6 +1,6 @@
-"""A process that completes every key of a file, with the others that do the same, and notes what it was told.
+"""A process that completes every key of a store, with the others that do the same, and notes what it was told.
 
-Run as a module with the file's path, the path of the notes, the number of keys and a seed. A note is one line:
+Run as a module with the place of the store, the path of the notes, the number of keys and a seed. A note is one line:
 ``acknowledged KEY RESULT`` once complete has returned, ``replayed KEY RESULT`` where begin gave a result.
 """
 
@@ -10,16 +10,16 @@ import asyncio
 import os
 import random
 import sys
-from pathlib import Path
 
 from app.stores.holder import Holder
 from app.stores.idempotency.contract import Completed, Started
-from app.stores.idempotency.sqlite import SqliteIdempotencyStore
+
+from .places import open_store
 
 
-async def work(path: Path, notes: int, keys: list[str]) -> None:
+async def work(place: str, notes: int, keys: list[str]) -> None:
     """Go through the keys until each has a result; a key that somebody else is at comes again later."""
-    store = SqliteIdempotencyStore(path)
+    store = open_store(place)
     holder = Holder.current()
     while keys:
         key = keys.pop(0)
@@ -36,12 +36,12 @@ async def work(path: Path, notes: int, keys: list[str]) -> None:
     await store.close()
 
 
-def main(path: str, notes: str, count: str, seed: str) -> None:
+def main(place: str, notes: str, count: str, seed: str) -> None:
     """Work through ``count`` keys in an order of this process's own."""
     keys = [f"key {number}" for number in range(int(count))]
     random.Random(seed).shuffle(keys)
     # One write of one line at the end of a file is not mixed with those of others.
-    asyncio.run(work(Path(path), os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT), keys))
+    asyncio.run(work(place, os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT), keys))
 
 
 if __name__ == "__main__":

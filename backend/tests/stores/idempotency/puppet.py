@@ -1,6 +1,7 @@
 """A process that does with an idempotency store what its standard input says, one JSON line at a time.
 
-Run as a module with the file's path. It writes one line per command: the answer, as a JSON list.
+Run as a module with the place of the store: a file's path, or the address of a server. It writes one line per
+command: the answer, as a JSON list.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from app.errors import NovaError
 from app.stores.holder import Holder
-from app.stores.idempotency.contract import Completed, InProgress, Started
-from app.stores.idempotency.sqlite import SqliteIdempotencyStore
+from app.stores.idempotency.contract import Completed, IdempotencyStore, InProgress, Started
+
+from .places import open_store
 
 
 class Puppet:
     """The parent's end: a child process that waits for commands."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "backend.tests.stores.idempotency.puppet", str(path)],
+            [sys.executable, "-m", "backend.tests.stores.idempotency.puppet", place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -61,21 +62,21 @@ class Puppet:
 
 
 @contextmanager
-def puppets(count: int, path: Path) -> Iterator[list[Puppet]]:
-    """Start ``count`` puppets on one file, and end them afterwards."""
+def puppets(count: int, place: str) -> Iterator[list[Puppet]]:
+    """Start ``count`` puppets on one store, and end them afterwards."""
     started: list[Puppet] = []
     try:
-        started.extend(Puppet(path) for _ in range(count))
+        started.extend(Puppet(place) for _ in range(count))
         yield started
     finally:
         for puppet in started:
             puppet.end()
 
 
-async def serve(path: Path) -> None:
+async def serve(place: str) -> None:
     """Obey standard input until it ends."""
     now_ms = 0
-    store = SqliteIdempotencyStore(path, clock=lambda: now_ms)
+    store = open_store(place, clock=lambda: now_ms)
     holder = Holder.current()
     while line := await asyncio.to_thread(sys.stdin.readline):
         command = json.loads(line)
@@ -89,7 +90,7 @@ async def serve(path: Path) -> None:
     await store.close()
 
 
-async def obey(store: SqliteIdempotencyStore, holder: Holder, verb: str, command: dict[str, Any]) -> list[Any]:
+async def obey(store: IdempotencyStore, holder: Holder, verb: str, command: dict[str, Any]) -> list[Any]:
     """Run one verb on the key ``k`` and return its answer as a list."""
     if verb == "begin":
         lease = timedelta(milliseconds=command["lease_ms"])
@@ -110,4 +111,4 @@ async def obey(store: SqliteIdempotencyStore, holder: Holder, verb: str, command
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(serve(sys.argv[1]))

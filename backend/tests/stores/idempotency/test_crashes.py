@@ -13,21 +13,21 @@ import pytest
 WORKERS = 4
 
 
-def start(path: Path, notes: Path, keys: int, seed: int) -> subprocess.Popen[bytes]:
+def start(place: str, notes: Path, keys: int, seed: int) -> subprocess.Popen[bytes]:
     """Start a worker."""
     module = "backend.tests.stores.idempotency.crash_worker"
-    return subprocess.Popen([sys.executable, "-m", module, str(path), str(notes), str(keys), str(seed)])
+    return subprocess.Popen([sys.executable, "-m", module, place, str(notes), str(keys), str(seed)])
 
 
 @pytest.mark.parametrize(
     ("kills", "keys"), [pytest.param(6, 300), pytest.param(300, 10_000, marks=pytest.mark.soak)], ids=["some", "many"]
 )
-def test_an_acknowledged_result_is_everybodys(tmp_path: Path, kills: int, keys: int) -> None:
+def test_an_acknowledged_result_is_everybodys(tmp_path: Path, place: str, kills: int, keys: int) -> None:
     """Workers are killed at random moments; every key ends with one result, the one that was ever told of it."""
     chance = random.Random(kills)
-    path, notes = tmp_path / "nova.db", tmp_path / "notes"
+    notes = tmp_path / "notes"
     notes.touch()
-    workers = [start(path, notes, keys, seed) for seed in range(WORKERS)]
+    workers = [start(place, notes, keys, seed) for seed in range(WORKERS)]
     killed = 0
     try:
         while killed < kills:
@@ -42,7 +42,7 @@ def test_an_acknowledged_result_is_everybodys(tmp_path: Path, kills: int, keys: 
                 break  # it has seen every key: there is nothing left to disturb
             workers[victim].kill()
             workers[victim].wait()
-            workers[victim] = start(path, notes, keys, WORKERS + killed)
+            workers[victim] = start(place, notes, keys, WORKERS + killed)
             killed += 1
         codes = [worker.wait(timeout=120) for worker in workers]
     finally:

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from .contract import FakeClock
+from .contract import BackDoor, FakeClock
 from .puppet import Puppet, puppets
+from .redis_back_door import RedisBackDoor
 from .test_sqlite import SqliteBackDoor
 
 LEASE_MS = 30_000
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Give the path of a file that does not exist yet."""
-    return tmp_path / "nova.db"
+def back_door_to(place: str) -> BackDoor:
+    """Return the look at what is kept there."""
+    return RedisBackDoor(place) if place.startswith("redis://") else SqliteBackDoor(Path(place))
 
 
 def begin_all(crowd: list[Puppet], now_ms: int) -> list[list[Any]]:
@@ -29,11 +29,11 @@ def begin_all(crowd: list[Puppet], now_ms: int) -> list[list[Any]]:
     return sorted(puppet.answer() for puppet in crowd)
 
 
-def test_one_process_starts_in_each_lease_period(path: Path) -> None:
+def test_one_process_starts_in_each_lease_period(place: str) -> None:
     """Eight processes ask for one key at once, for ten lease periods: each period has one owner, the rest wait."""
     clock = FakeClock()
 
-    with puppets(8, path) as crowd:
+    with puppets(8, place) as crowd:
         periods = []
         for _ in range(10):
             periods.append(begin_all(crowd, clock.now_ms))
@@ -47,11 +47,11 @@ def test_one_process_starts_in_each_lease_period(path: Path) -> None:
     assert tokens == sorted(set(tokens))
 
 
-def test_every_process_replays_the_one_result(path: Path) -> None:
+def test_every_process_replays_the_one_result(place: str) -> None:
     """Once the owner has completed, eight processes that ask at once all get its result."""
     clock = FakeClock()
 
-    with puppets(8, path) as crowd:
+    with puppets(8, place) as crowd:
         _, token, _ = crowd[0].ask("begin", now_ms=clock.now_ms, lease_ms=LEASE_MS)
         done = crowd[0].ask("complete", now_ms=clock.now_ms, token=token, result="the result")
         answers = begin_all(crowd, clock.now_ms)
@@ -61,12 +61,12 @@ def test_every_process_replays_the_one_result(path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["complete", "abandon", "heartbeat"])
-def test_a_holder_that_slept_past_its_lease_changes_nothing(path: Path, verb: str) -> None:
+def test_a_holder_that_slept_past_its_lease_changes_nothing(place: str, verb: str) -> None:
     """Stopped past its lease, which another process took over, a process that wakes is refused in every verb."""
     clock = FakeClock()
-    back_door = SqliteBackDoor(path)
+    back_door = back_door_to(place)
 
-    with puppets(2, path) as (sleeper, other):
+    with puppets(2, place) as (sleeper, other):
         _, token, _ = sleeper.ask("begin", now_ms=clock.now_ms, lease_ms=LEASE_MS)
         os.kill(sleeper.process.pid, signal.SIGSTOP)
         early = other.ask("begin", now_ms=clock.now_ms + LEASE_MS - 1, lease_ms=LEASE_MS)
@@ -87,11 +87,11 @@ def test_a_holder_that_slept_past_its_lease_changes_nothing(path: Path, verb: st
     assert (done, replayed) == (["done"], ["completed", "of the other"])
 
 
-def test_a_killed_holder_is_taken_over_while_its_lease_lives(path: Path) -> None:
+def test_a_killed_holder_is_taken_over_while_its_lease_lives(place: str) -> None:
     """After SIGKILL of the owner the next process that asks owns the key at once."""
     clock = FakeClock()
 
-    with puppets(2, path) as (victim, other):
+    with puppets(2, place) as (victim, other):
         _, first, _ = victim.ask("begin", now_ms=clock.now_ms, lease_ms=LEASE_MS)
         waiting = other.ask("begin", now_ms=clock.now_ms, lease_ms=LEASE_MS)
         victim.process.kill()
@@ -103,11 +103,11 @@ def test_a_killed_holder_is_taken_over_while_its_lease_lives(path: Path) -> None
     assert second > first
 
 
-def test_of_eight_processes_one_takes_over_the_killed_one(path: Path) -> None:
+def test_of_eight_processes_one_takes_over_the_killed_one(place: str) -> None:
     """The death of the owner, found by eight at once, gives one new owner."""
     clock = FakeClock()
 
-    with puppets(9, path) as (victim, *crowd):
+    with puppets(9, place) as (victim, *crowd):
         victim.ask("begin", now_ms=clock.now_ms, lease_ms=LEASE_MS)
         victim.process.kill()
         victim.process.wait()

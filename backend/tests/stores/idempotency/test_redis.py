@@ -11,13 +11,19 @@ from datetime import timedelta
 import pytest
 
 from app.credentials import fixed
-from app.errors import IdempotencyLeaseLostError, InvalidInputError, StoreDamagedError
+from app.errors import (
+    IdempotencyLeaseLostError,
+    IdempotencyStoreUnavailableError,
+    InvalidInputError,
+    StoreDamagedError,
+)
 from app.stores.idempotency.contract import KEEP_UNFINISHED, MAX_RESULT_BYTES, Completed, InProgress, Started
 from app.stores.idempotency.redis import RedisIdempotencyStore
+from tests.support.servers.process import free_port
 from tests.support.servers.proxy import FaultProxy
 from tests.support.servers.valkey import ValkeyServer
 
-from .contract import LEASE, ME, MS, OTHER, TTL, BackDoor, FakeClock, IdempotencyContract, ended_process, started
+from .contract import LEASE, ME, MS, OTHER, TTL, BackDoor, FakeClock, IdempotencyContract, ended_process, started, verbs
 from .redis_back_door import RedisBackDoor
 
 GRACE_MS = 60_000
@@ -166,6 +172,17 @@ class TestRedisIdempotencyStore(IdempotencyContract):
         assert server_ms <= before_ms <= done_ms <= server_ms + 60_000
         assert token >= seconds * 1_000_000 + microseconds
 
+    async def test_a_new_owner_leaves_nothing_of_the_old_result(
+        self, store: RedisIdempotencyStore, back_door: RedisBackDoor, clock: FakeClock
+    ) -> None:
+        """A record that expired and is still on the server is taken over whole."""
+        await store.complete("k", (await started(store)).token, b"old", ttl=MS)
+        clock.advance(MS)
+
+        await started(store, fingerprint="another request")
+
+        assert back_door.fields().keys().isdisjoint({"digest", "result"})
+
     @pytest.mark.parametrize("size_bytes", [64 * 1024, MAX_RESULT_BYTES])
     async def test_results_of_any_size_are_replayed(self, store: RedisIdempotencyStore, size_bytes: int) -> None:
         """Also where nothing can be compressed, up to the largest size that a store takes."""
@@ -239,6 +256,15 @@ class TestRedisIdempotencyStore(IdempotencyContract):
         replayed = [await store.begin("k", "f", holder=ME, tenant_id=tenant) for tenant in names]
 
         assert replayed == [Completed(result=tenant.encode()) for tenant in names]
+
+    @pytest.mark.parametrize("verb", ["complete", "abandon", "heartbeat"])
+    async def test_a_replica_tells_no_owner_that_it_lost_its_key(self, verb: str) -> None:
+        """One that has not heard of the key yet refuses; "lost" would make the owner throw a paid result away."""
+        with await asyncio.to_thread(ValkeyServer, durable=False, replicaof=f"127.0.0.1 {free_port()}") as replica:
+            store = RedisIdempotencyStore(fixed(replica.url))
+            with pytest.raises(IdempotencyStoreUnavailableError, match="read-only replica"):
+                await verbs(store)[verb]("k", 1)
+            await store.close()
 
     def test_a_back_door_is_one(self, back_door: BackDoor) -> None:
         """An empty server has no rows."""

@@ -39,6 +39,7 @@ class FaultProxy:
     """Forwards to a server of loopback until told otherwise; an async context manager of the running loop.
 
     Attributes:
+        target: the server's port; connections that are made from now on go there.
         refusing: new connections are reset at once.
         silent: bytes are swallowed in both directions, connections stay open.
         deaf: only the server's answers are swallowed: what was asked takes effect, and nobody hears of it.
@@ -51,7 +52,7 @@ class FaultProxy:
     """
 
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
-        self._target = port
+        self.target = port
         self._tls = tls
         self._links: set[_Link] = set()
         self._lose_answers = 0
@@ -90,7 +91,7 @@ class FaultProxy:
             _Link(writer, writer).cut(reset=True)
             return
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             _Link(writer, writer).cut(reset=True)
             return

@@ -49,9 +49,13 @@ class ValkeyServer(Server):
 
     def is_ready(self) -> bool:
         """Whether it answers a PING with PONG, or asks for a password."""
+        return self.answers(b"+PONG", b"-NOAUTH")
+
+    def answers(self, *beginnings: bytes) -> bool:
+        """Whether it answers a PING with one of these."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+                return connection.recv(64).startswith(beginnings)
         except OSError:
             return False

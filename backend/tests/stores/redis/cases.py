@@ -1,0 +1,66 @@
+"""The stores on Redis, as the battery of faults sees them: how one is built, and verbs that are ready to be called."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.credentials import fixed
+from app.errors import IdempotencyStoreUnavailableError, StoreUnavailableError
+from app.stores.holder import Holder
+from app.stores.idempotency.contract import Started
+from app.stores.idempotency.redis import RedisIdempotencyStore
+
+__all__ = ["CASES", "Case", "Verb"]
+
+Verb = Callable[[Any], Awaitable[object]]
+"""Calls one verb of the store that it is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One store.
+
+    Attributes:
+        build: makes a store from an address and a time limit in seconds.
+        unavailable: the error by which it refuses.
+        prepare: puts something into an empty store; returns the verbs that change something, and those that only tell,
+            by name. Each verb can be called any number of times and has one effect.
+        renewing: verbs that set a time anew at each call, as they are meant to.
+    """
+
+    build: Callable[[str, float], Any]
+    unavailable: type[StoreUnavailableError]
+    prepare: Callable[[Any], Awaitable[tuple[Mapping[str, Verb], Mapping[str, Verb]]]]
+    renewing: frozenset[str] = frozenset()
+
+
+async def _prepare_idempotency(store: RedisIdempotencyStore) -> tuple[Mapping[str, Verb], Mapping[str, Verb]]:
+    me = Holder.current()
+
+    async def token(key: str) -> int:
+        answer = await store.begin(key, "f", holder=me)
+        assert isinstance(answer, Started)
+        return answer.token
+
+    done, beating, giving_up, finishing = [await token(key) for key in ("done", "beating", "giving up", "finishing")]
+    await store.complete("done", done, b"result")
+    changing: dict[str, Verb] = {
+        "begin": lambda store: store.begin("new", "f", holder=me),
+        "complete": lambda store: store.complete("finishing", finishing, b"r"),
+        "abandon": lambda store: store.abandon("giving up", giving_up),
+        "heartbeat": lambda store: store.heartbeat("beating", beating),
+    }
+    telling: dict[str, Verb] = {"begin of a completed key": lambda store: store.begin("done", "f", holder=me)}
+    return changing, telling
+
+
+CASES: Final = {
+    "idempotency": Case(
+        build=lambda url, timeout_s: RedisIdempotencyStore(fixed(url), timeout_s=timeout_s),
+        unavailable=IdempotencyStoreUnavailableError,
+        prepare=_prepare_idempotency,
+        renewing=frozenset({"heartbeat"}),
+    ),
+}
