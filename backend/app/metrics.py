@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from prometheus_client import CollectorRegistry, Counter, Histogram
 
-__all__ = ["LLMMetrics", "llm_metrics"]
+__all__ = [
+    "UNCERTAIN_REASONS",
+    "GuardMetrics",
+    "LLMMetrics",
+    "anything_counted",
+    "build_all",
+    "guard_metrics",
+    "llm_metrics",
+    "track_checkpoint",
+]
+
+UNCERTAIN_REASONS: Final = ("unknown", "unpriced", "usage_unknown", "superseded", "not_recorded")
+"""Why a hold is charged without a bill, as its detail says it."""
 
 _DURATION_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 300.0, 600.0)
 """An answer takes from a fraction of a second to, with much reasoning, ten minutes."""
+
+_FIRST_TOKEN_BUCKETS_S = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 30.0, 60.0, 120.0)
+_CHECKPOINT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 _building = Lock()
 
@@ -29,6 +47,7 @@ class LLMMetrics:
         duration: ``nova_llm_duration_seconds``, of invocations that got an answer.
         invocations: ``nova_llm_invocations_total``, by outcome.
         unknown: ``nova_llm_unknown_total``, answers whose tokens or cost nobody knows; the totals lack them.
+        first_token: ``nova_llm_time_to_first_token_seconds``, of streams.
     """
 
     tokens: Counter
@@ -37,6 +56,36 @@ class LLMMetrics:
     duration: Histogram
     invocations: Counter
     unknown: Counter
+    first_token: Histogram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardMetrics:
+    """What is counted of the guards around calls, and of the stores behind them.
+
+    Attributes:
+        retries: attempts after the first, by the code of the error before.
+        fallbacks: adapters that were passed over, by the code of their error.
+        refusals: calls that a budget refused, by the window that was in the way; ``unbounded`` for a call without one.
+        overage_cents: by how much bills were above their holds.
+        uncertain: holds that were charged because the outcome of their call is unknown, by the reason.
+        uncertain_cents: what was charged for them.
+        replays: calls that were answered from the record of their idempotency key.
+        takeovers: idempotency keys that were begun again after a crash, a failure or a lost lease.
+        lease_losses: of runs and of keys, seen by whoever lost one.
+        checkpoint: how long a verb of the checkpoint store took, failed ones included.
+    """
+
+    retries: Counter
+    fallbacks: Counter
+    refusals: Counter
+    overage_cents: Counter
+    uncertain: Counter
+    uncertain_cents: Counter
+    replays: Counter
+    takeovers: Counter
+    lease_losses: Counter
+    checkpoint: Histogram
 
 
 def llm_metrics() -> LLMMetrics:
@@ -46,11 +95,54 @@ def llm_metrics() -> LLMMetrics:
         return _built()
 
 
+async def guard_metrics() -> GuardMetrics:
+    """Return the families of guards and stores in the default registry; the first call builds them, in a thread.
+
+    Building reads files, because it imports the metrics library, which the event loop must not wait for.
+    """
+    if _guards_built.cache_info().currsize:
+        return _guards_built()
+    import asyncio
+
+    def build() -> GuardMetrics:
+        with _building:
+            return _guards_built()
+
+    return await asyncio.to_thread(build)
+
+
+def anything_counted() -> bool:
+    """Whether a family was built in this process."""
+    return bool(_built.cache_info().currsize or _guards_built.cache_info().currsize)
+
+
+def build_all() -> None:
+    """Build every family of the default registry; call it in a thread, or before the event loop runs."""
+    with _building:
+        _built()
+        _guards_built()
+
+
+@asynccontextmanager
+async def track_checkpoint(verb: str) -> AsyncIterator[None]:
+    """Time a verb of the checkpoint store, however it ends."""
+    families = await guard_metrics()
+    with families.checkpoint.labels(verb).time():
+        yield
+
+
 @lru_cache(maxsize=1)
 def _built() -> LLMMetrics:
     from prometheus_client import REGISTRY
 
     return build_llm_metrics(REGISTRY)
+
+
+@lru_cache(maxsize=1)
+def _guards_built() -> GuardMetrics:
+    from prometheus_client import REGISTRY
+
+    return build_guard_metrics(REGISTRY)
 
 
 def build_llm_metrics(registry: CollectorRegistry) -> LLMMetrics:
@@ -91,4 +183,46 @@ def build_llm_metrics(registry: CollectorRegistry) -> LLMMetrics:
             (*model, "quantity"),
             registry=registry,
         ),
+        first_token=Histogram(
+            "nova_llm_time_to_first_token_seconds",
+            "From the request to the first piece of a streamed answer.",
+            model,
+            buckets=_FIRST_TOKEN_BUCKETS_S,
+            registry=registry,
+        ),
     )
+
+
+def build_guard_metrics(registry: CollectorRegistry) -> GuardMetrics:
+    """Build the families of guards and stores in a registry; those whose labels are known are there at zero."""
+    from prometheus_client import Counter, Histogram
+
+    def counter(name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=registry)
+
+    families = GuardMetrics(
+        retries=counter("nova_llm_retries", "Attempts after the first, by the error before.", "provider", "code"),
+        fallbacks=counter("nova_llm_fallbacks", "Adapters passed over, by their error.", "provider", "code"),
+        refusals=counter("nova_budget_refusals", "Calls that a budget refused, by the window in the way.", "window"),
+        overage_cents=counter("nova_budget_overage_cents", "By how much bills were above their holds."),
+        uncertain=counter("nova_budget_uncertain", "Holds charged because nobody knows the bill.", "reason"),
+        uncertain_cents=counter("nova_budget_uncertain_cents", "What was charged for uncertain holds.", "reason"),
+        replays=counter("nova_idempotency_replays", "Calls answered from the record of their key."),
+        takeovers=counter("nova_idempotency_takeovers", "Keys that were begun again."),
+        lease_losses=counter("nova_lease_losses", "Leases that somebody else took over.", "kind"),
+        checkpoint=Histogram(
+            "nova_checkpoint_duration_seconds",
+            "How long a verb of the checkpoint store took.",
+            ("verb",),
+            buckets=_CHECKPOINT_BUCKETS_S,
+            registry=registry,
+        ),
+    )
+    for window in ("total", "month", "day", "hour", "unbounded"):
+        families.refusals.labels(window)
+    for reason in UNCERTAIN_REASONS:
+        families.uncertain.labels(reason)
+        families.uncertain_cents.labels(reason)
+    for kind in ("run", "key"):
+        families.lease_losses.labels(kind)
+    return families

@@ -7,6 +7,7 @@ calls it. An empty variable counts as unset.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
     openai_default_model: str | None = None
     anthropic_base_url: str | None = None
     openai_base_url: str | None = None
+
+    nova_metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    nova_metrics_host: str = "127.0.0.1"
+    nova_metrics_textfile: Path | None = None
 
     nova_prices_file: Path | None = None
     nova_unknown_price: str = "deny"
@@ -170,8 +175,11 @@ class Settings(BaseSettings):
         return None if value is None else fixed(value)
 
     def identity_of(self, field: str) -> object:
-        """Return what tells two sources of a secret apart: the value, or what keeps it fresh. Not to be shown."""
-        return self._rotating.get(field) or self.plain(field)
+        """Return what tells two sources of a secret apart: what keeps it fresh, else a digest; None without one."""
+        value = self.plain(field)
+        if field in self._rotating or value is None:
+            return self._rotating.get(field)
+        return sha256(value.encode(errors="replace")).hexdigest()
 
     def standing(self, field: str) -> Standing | None:
         """Return where a secret comes from, never its value; None where there is none."""

@@ -107,7 +107,19 @@ class Session:
             finally:
                 await close_stores()
 
-        return asyncio.run(whole())
+        try:
+            return asyncio.run(whole())
+        finally:
+            self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        from app.errors import ConfigurationError
+        from app.exposition import write_as_configured
+
+        try:
+            write_as_configured(self.library_settings)
+        except ConfigurationError:  # which the command itself has told
+            return
 
     def show(self, document: object, render: Callable[[], RenderableType], *, wrap: bool = True) -> None:
         """Give the result: the document with ``--json``, else what ``render`` draws; without ``wrap`` line by line."""

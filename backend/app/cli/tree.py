@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from app.cli import ask, budget, db, doctor, prices, running, runs
+from app.cli import ask, budget, db, doctor, metrics, prices, running, runs
 from app.cli.exits import Ended
 from app.cli.session import JsonOption, Session, session_of
 
@@ -97,3 +97,4 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(runs.group, name="runs")
 app.add_typer(budget.group, name="budget")
 app.add_typer(db.group, name="db")
+app.add_typer(metrics.group, name="metrics")

@@ -32,7 +32,7 @@ _CLASSES: dict[tuple[str, str], tuple[str, str]] = {
     ("idempotency", "sqlite"): ("app.stores.idempotency.sqlite", "SqliteIdempotencyStore"),
 }
 
-_open: dict[tuple[str, ...], Any] = {}
+_open: dict[tuple[object, ...], Any] = {}
 """The stores that were handed out, by what configured them. Only the functions of this module change it."""
 
 
@@ -96,7 +96,7 @@ def _get(kind: StoreKind, settings: Settings | None, *, force_new: bool) -> obje
     return _open.get(key) or _open.setdefault(key, build())
 
 
-def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[str, ...], Callable[[], object]]:
+def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[object, ...], Callable[[], object]]:
     """Return what makes two stores the same, and how one is built."""
     module, name = _CLASSES[choice.kind, choice.backend]
     if choice.backend == "sqlite":
@@ -115,17 +115,12 @@ def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[str, ...], Callab
 
 def _redis_recipe(
     choice: Choice, settings: Settings, load: Callable[[], Callable[..., object]]
-) -> tuple[tuple[str, ...], Callable[[], object]]:
-    from hashlib import sha256
-
-    from app.credentials import fixed
-
-    assert settings.redis_url is not None, "choose() refuses Redis without an address"
-    url = settings.redis_url.get_secret_value()
+) -> tuple[tuple[object, ...], Callable[[], object]]:
+    url = settings.credential("redis_url")
+    assert url is not None, "choose() refuses Redis without an address"
     pool_size, timeout_s = settings.nova_redis_pool_size, settings.nova_redis_timeout_s
-    # The address holds a password: what is kept of it here is a digest.
-    key = (choice.kind, choice.backend, sha256(url.encode()).hexdigest(), str(pool_size), str(timeout_s))
-    return key, lambda: load()(fixed(url), pool_size=pool_size, timeout_s=timeout_s)
+    key = (choice.kind, choice.backend, settings.identity_of("redis_url"), pool_size, timeout_s)
+    return key, lambda: load()(url, pool_size=pool_size, timeout_s=timeout_s)
 
 
 def _archive_identity(settings: Settings) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from app.errors import (
     CheckpointConflictError,
@@ -17,6 +17,7 @@ from app.errors import (
     RunNotFoundError,
     StepConflictError,
 )
+from app.metrics import guard_metrics, track_checkpoint
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import CheckpointStorage, RunStatus, WaitingFor
 from app.workflow.stop import Stop, StopCause, finish_anyway
@@ -62,6 +63,7 @@ class RunWriter:
         async def write() -> None:
             async with self._turn:
                 await self._insist(
+                    "append",
                     lambda: self._checkpoints.append(
                         self._run_id,
                         step_id,
@@ -70,7 +72,7 @@ class RunWriter:
                         meta=meta,
                         token=self._token,
                         tenant_id=self._tenant_id,
-                    )
+                    ),
                 )
 
         await finish_anyway(write())
@@ -86,6 +88,7 @@ class RunWriter:
         """End or park the run and give up its lease; errors as for :meth:`append`."""
         await finish_anyway(
             self._insist(
+                "finish",
                 lambda: self._checkpoints.finish(
                     self._run_id,
                     status,
@@ -94,7 +97,7 @@ class RunWriter:
                     waiting_for=waiting_for,
                     token=self._token,
                     tenant_id=self._tenant_id,
-                )
+                ),
             )
         )
         self._holds_lease = False
@@ -121,17 +124,19 @@ class RunWriter:
         while True:
             await asyncio.sleep(lease.total_seconds() / 3)
             try:
-                await self._checkpoints.heartbeat(self._run_id, self._token, lease=lease, tenant_id=self._tenant_id)
+                async with track_checkpoint("heartbeat"):
+                    await self._checkpoints.heartbeat(self._run_id, self._token, lease=lease, tenant_id=self._tenant_id)
             except CheckpointStoreUnavailableError:
                 continue
             except CheckpointError as error:
                 await self._ended(error)
                 return
 
-    async def _insist(self, verb: Callable[[], Awaitable[T]]) -> T:
+    async def _insist(self, name: Literal["append", "finish"], verb: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(1, _TRIES + 1):
             try:
-                return await verb()
+                async with track_checkpoint(name):
+                    return await verb()
             except CheckpointStoreUnavailableError as error:
                 if attempt == _TRIES:
                     self._stop.request(StopCause.INTERRUPTED, error)
@@ -146,7 +151,7 @@ class RunWriter:
 
     async def _ended(self, error: CheckpointError) -> Exception:
         """Tell an abort from a takeover, request the stop, and return the error that says which it was."""
-        self._holds_lease = False
+        held, self._holds_lease = self._holds_lease, False
         try:
             head = await self._checkpoints.head(self._run_id, tenant_id=self._tenant_id)
         except CheckpointStoreUnavailableError:
@@ -157,4 +162,6 @@ class RunWriter:
             self._stop.request(StopCause.ABORTED, aborted)
             return aborted
         self._stop.request(StopCause.LOST, error)
+        if held:
+            (await guard_metrics()).lease_losses.labels("run").inc()
         return error

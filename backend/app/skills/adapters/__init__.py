@@ -46,6 +46,8 @@ def get_llm_adapter(settings: Settings | None = None, *, force_new: bool = False
 
         _warned.add(choice.reason)
         logging.getLogger(__name__).warning("%s", choice.reason)
+    if settings.nova_metrics_port is not None:
+        _expose(choice, settings)
     if force_new:
         return _build(choice, settings)
     key = _identity(choice, settings)
@@ -73,6 +75,20 @@ async def close_adapters() -> None:
             failures.append(error)
     if failures:
         raise ExceptionGroup("not every adapter could be closed", failures)
+
+
+def _expose(choice: AdapterChoice, settings: Settings) -> None:
+    """Show this process's metrics to Prometheus, with the series of the models that it will most likely use at zero."""
+    from app.exposition import expose_as_configured
+    from app.skills.adapters.metrics import OTHER_MODEL, show_at_zero
+    from app.skills.models import DEFAULT_MODELS
+    from app.skills.pricing import get_price_book
+
+    prices = get_price_book(settings)
+    for model in (choice.default_model, DEFAULT_MODELS[choice.adapter_id], OTHER_MODEL):
+        if model == OTHER_MODEL or prices.is_priced(provider=choice.adapter_id, model=model):
+            show_at_zero(choice.adapter_id, model)
+    expose_as_configured(settings)
 
 
 def _identity(choice: AdapterChoice, settings: Settings) -> tuple[object, ...]:

@@ -171,6 +171,8 @@ class BaseAdapter(LLMAdapter):
         with CallMeter(provider=self.adapter_id, model=attempt.model, prices=prices) as meter:
             async with aclosing(self._tell(attempt)) as pieces:
                 while not isinstance(piece := await _next(pieces, attempt), Answer):
+                    if not attempt.received:
+                        meter.first_token(self._clock() - attempt.started)
                     attempt.received.append(piece)
                     yield TextDelta(piece)
             response = meter.answered(self._response(attempt, piece, prices))

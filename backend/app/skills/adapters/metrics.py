@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, cast, get_args
 
 from app.errors import LLMError
 from app.money import microcents_to_cents
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from app.metrics import LLMMetrics
     from app.skills.pricing import PriceBook
 
-__all__ = ["CallMeter", "Status", "track_llm_response", "track_llm_usage", "warmed_up"]
+__all__ = ["CallMeter", "Status", "show_at_zero", "track_llm_response", "track_llm_usage", "warmed_up"]
 
 Status = Literal["success", "error", "rate_limited", "timeout", "cancelled", "refused"]
 """How an invocation ended, as the metrics say it."""
@@ -73,7 +73,13 @@ class CallMeter:
         _count_response(response, provider=self._provider, model=model or self._model, prices=self._prices)
         return replace(response, metered=True)
 
+    def first_token(self, seconds: float) -> None:
+        """Observe how long the first piece of a stream took."""
+        labels = (self._provider, _model_label(self._provider, self._model, self._prices))
+        _families().first_token.labels(*labels).observe(seconds)
+
     def __enter__(self) -> CallMeter:
+        show_at_zero(self._provider, _model_label(self._provider, self._model, self._prices))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
@@ -127,6 +133,21 @@ def track_llm_response(
         provider=adapter_id or response.provider or OTHER_MODEL, model=model or response.model, prices=prices
     )
     return meter.answered(response)
+
+
+def show_at_zero(provider: str, model: str) -> None:
+    """Let the series of a model exist before its first call ends: Prometheus sees no increase in one born above zero.
+
+    Args:
+        provider: the adapter's id.
+        model: the name that is priced, or ``other``.
+    """
+    families = _families()
+    families.cost_cents.labels(provider, model)
+    for token_type in ("input", "output"):
+        families.tokens.labels(provider, model, token_type)
+    for status in get_args(Status):
+        families.invocations.labels(provider, model, status)
 
 
 def warmed_up(book: PriceBook, *, provider: str, model: str) -> PriceBook:

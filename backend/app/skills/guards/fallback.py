@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from app.errors import Category, InvalidInputError, LLMError
+from app.metrics import guard_metrics
 from app.skills.guards.wrapper import Clock, Deadline, Guard, closing_stream
 from app.skills.llm_invoke_v2 import (
     CallContext,
@@ -70,6 +71,7 @@ class FallbackAdapter(Guard):
                     _add_notes(error, passed_over)
                     raise
                 passed_over.append(error)
+                (await guard_metrics()).fallbacks.labels(adapter.adapter_id, error.code).inc()
             else:
                 return self._answered(response, adapter, config, passed_over)
         raise AssertionError("the last adapter never moves on")
@@ -98,6 +100,7 @@ class FallbackAdapter(Guard):
                     _add_notes(error, passed_over)
                     raise
                 passed_over.append(error)
+                (await guard_metrics()).fallbacks.labels(adapter.adapter_id, error.code).inc()
 
     def _for(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -19,7 +20,8 @@ from app.errors import (
     UnboundedCallError,
     UnknownHoldError,
 )
-from app.money import Microcents, format_usd
+from app.metrics import GuardMetrics, guard_metrics
+from app.money import Microcents, format_usd, microcents_to_cents
 from app.skills.guards.wrapper import Patience, persist, to_the_end
 from app.skills.llm_invoke_v2 import CallContext, LLMConfig
 from app.stores.budget.contract import BudgetStore, Hold, Refused
@@ -76,6 +78,8 @@ class HoldKeeper:
             await to_the_end(self._take_back(hold_id, tenant_id))
             raise
         if isinstance(result, Refused):
+            window = "unbounded" if unbounded else result.blocking[0].window
+            (await guard_metrics()).refusals.labels(window).inc()
             raise unbounded or _exceeded(result, tenant_id)
         if not result.hold.permits_call:
             raise HoldConflictError(
@@ -84,16 +88,21 @@ class HoldKeeper:
             )
         if unbounded is not None and any(window.limit is not None for window in result.windows):
             await to_the_end(self._take_back(hold_id, tenant_id))
+            (await guard_metrics()).refusals.labels("unbounded").inc()
             raise unbounded
         return result.hold
 
     async def settle(self, hold: Hold, amount: Microcents, *, detail: str | None = None) -> None:
         """Charge the bill."""
-        await self._close(
-            hold,
-            lambda: self._budget.settle(hold.hold_id, amount, detail=detail, tenant_id=hold.tenant_id),
-            f"settled at {amount} microcents",
-        )
+
+        async def verb() -> Hold:
+            return await self._budget.settle(hold.hold_id, amount, detail=detail, tenant_id=hold.tenant_id)
+
+        def count(families: GuardMetrics) -> None:
+            if amount > hold.amount:
+                families.overage_cents.inc(float(microcents_to_cents(amount - hold.amount)))
+
+        await self._close(hold, verb, f"settled at {amount} microcents", count)
 
     async def release(self, hold: Hold, *, detail: str) -> None:
         """Drop the hold of a call that provably was not billed."""
@@ -102,12 +111,17 @@ class HoldKeeper:
         )
 
     async def expire(self, hold: Hold, *, detail: str) -> None:
-        """Charge the hold as uncertain."""
-        await self._close(
-            hold,
-            lambda: self._budget.expire(hold.hold_id, detail=detail, tenant_id=hold.tenant_id),
-            "charged as uncertain",
-        )
+        """Charge the hold as uncertain; ``outcome`` in the detail says why."""
+
+        async def verb() -> Hold:
+            return await self._budget.expire(hold.hold_id, detail=detail, tenant_id=hold.tenant_id)
+
+        def count(families: GuardMetrics) -> None:
+            reason = json.loads(detail)["outcome"]
+            families.uncertain.labels(reason).inc()
+            families.uncertain_cents.labels(reason).inc(float(microcents_to_cents(hold.amount)))
+
+        await self._close(hold, verb, "charged as uncertain", count)
 
     async def make_good(self, hold_id: str, amount: Microcents, *, tenant_id: str) -> None:
         """Settle what a call that ended long ago may have left open; what was closed otherwise meanwhile stays so."""
@@ -120,13 +134,27 @@ class HoldKeeper:
                 "the hold %r of a recorded call could not be settled: %s; a repeat tries again", hold_id, error
             )
 
-    async def _close(self, hold: Hold, verb: Callable[[], Awaitable[Hold]], what: str) -> None:
+    async def _close(
+        self,
+        hold: Hold,
+        verb: Callable[[], Awaitable[Hold]],
+        what: str,
+        count: Callable[[GuardMetrics], None] | None = None,
+    ) -> None:
         """Close the hold, cancelled or not. What cannot be delivered is logged: the end of the lease charges it."""
-        await to_the_end(self._deliver(hold, verb, what))
+        await to_the_end(self._deliver(hold, verb, what, count))
 
-    async def _deliver(self, hold: Hold, verb: Callable[[], Awaitable[Hold]], what: str) -> None:
+    async def _deliver(
+        self,
+        hold: Hold,
+        verb: Callable[[], Awaitable[Hold]],
+        what: str,
+        count: Callable[[GuardMetrics], None] | None,
+    ) -> None:
         try:
             await persist(verb, self._patience)
+            if count is not None:
+                count(await guard_metrics())
         except (BudgetError, StoreError) as error:
             _log.error(
                 "the hold %r of tenant %r could not be %s: %s; if it is still open, the end of its lease charges it in "

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Final
 
 from app.errors import IdempotencyError, IdempotencyLeaseLostError, InvalidInputError, LLMError, StoreError
+from app.metrics import guard_metrics
 from app.skills.guards.holding import HoldKeeper
 from app.skills.guards.recording import decode_response, encode_response, fingerprint
 from app.skills.guards.wrapper import (
@@ -190,6 +191,7 @@ class IdempotentAdapter(Guard):
     ) -> _Claim | LLMResponse:
         """Own the key, or return the recorded response, waiting for one that is on its way."""
         wanted = fingerprint(prompt, config)
+        families = await guard_metrics()
         config = config or LLMConfig()
         deadline = Deadline(config, context, clock=self._clock)
         poll_s = _FIRST_POLL_S
@@ -199,8 +201,11 @@ class IdempotentAdapter(Guard):
                 response = replace(decode_response(begun.result), replayed=True, metered=True)
                 if self._holds is not None and response.hold_id is not None and response.cost is not None:
                     await self._holds.make_good(response.hold_id, response.cost, tenant_id=context.tenant_id)
+                families.replays.inc()
                 return response
             if isinstance(begun, Started):
+                if begun.attempt > 1:
+                    families.takeovers.inc()
                 break
             if deadline.remaining_s() <= 0:
                 raise self._still_in_progress(key, begun, config)
@@ -274,7 +279,8 @@ class IdempotentAdapter(Guard):
         try:
             await persist(lambda: self._store.abandon(key, token, tenant_id=tenant_id), self._patience)
         except IdempotencyLeaseLostError:
-            return
+            # Whoever lost a key comes here, once: what it could not record, it gives up.
+            (await guard_metrics()).lease_losses.labels("key").inc()
         except (IdempotencyError, StoreError) as error:
             _log.warning("the idempotency key %r could not be freed: %s; its lease ends by itself", key, error)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from app.errors import InvalidInputError, LLMError
+from app.metrics import guard_metrics
 from app.skills.guards.wrapper import Clock, Deadline, Guard, Sleep, closing_stream
 from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse, Prompt, StreamEvent
 
@@ -97,6 +98,7 @@ class RetryingAdapter(Guard):
                 pause_s = self._pause_s(error, attempt, deadline)
                 if pause_s is None:
                     raise
+                await self._count(error)
             await self._sleep(pause_s)
             attempt += 1
 
@@ -120,6 +122,7 @@ class RetryingAdapter(Guard):
                 pause_s = None if delivered else self._pause_s(error, attempt, deadline)
                 if pause_s is None:
                     raise
+                await self._count(error)
             await self._sleep(pause_s)
             attempt += 1
 
@@ -127,6 +130,9 @@ class RetryingAdapter(Guard):
         self, deadline: Deadline, config: LLMConfig, context: CallContext, attempt: int
     ) -> tuple[LLMConfig, CallContext]:
         return deadline.narrow(config, context, adapter_id=self.adapter_id, attempt=attempt)
+
+    async def _count(self, error: LLMError) -> None:
+        (await guard_metrics()).retries.labels(self.adapter_id, error.code).inc()
 
     def _pause_s(self, error: LLMError, attempt: int, deadline: Deadline) -> float | None:
         """Return how long to wait before the next attempt, or None where there is to be none."""

@@ -23,5 +23,5 @@ def change_since(before: Samples) -> Samples:
     return {
         key: value - before.get(key, 0.0)
         for key, value in samples().items()
-        if value != before.get(key, 0.0) and key[0] != "nova_llm_duration_seconds_sum"
+        if value != before.get(key, 0.0) and not key[0].endswith("_seconds_sum")
     }

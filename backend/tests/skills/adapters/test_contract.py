@@ -332,7 +332,10 @@ class TestCancellation:
             assert isinstance(await anext(events), TextDelta)
 
         provider, model = subject.adapter.adapter_id, subject.adapter.default_model
-        assert change_since(before) == {("nova_llm_invocations_total", provider, model, "cancelled"): 1}
+        assert change_since(before) == {
+            ("nova_llm_invocations_total", provider, model, "cancelled"): 1,
+            ("nova_llm_time_to_first_token_seconds_count", provider, model): 1,
+        }
 
 
 class TestMetrics:
@@ -349,6 +352,7 @@ class TestMetrics:
         assert response.cost is not None
         change = change_since(before)
         assert change.pop(("nova_llm_cost_cents_total", *labels)) == pytest.approx(response.cost / 1_000_000)
+        assert change.pop(("nova_llm_time_to_first_token_seconds_count", *labels), 0) == int(streamed)
         assert change == {
             ("nova_llm_invocations_total", *labels, "success"): 1,
             ("nova_llm_duration_seconds_count", *labels): 1,
