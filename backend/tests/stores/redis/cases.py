@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from app.credentials import fixed
-from app.errors import IdempotencyStoreUnavailableError, StoreUnavailableError
+from app.errors import BudgetStoreUnavailableError, IdempotencyStoreUnavailableError, StoreUnavailableError
+from app.stores.budget.contract import Granted
+from app.stores.budget.redis import RedisBudgetStore
 from app.stores.holder import Holder
 from app.stores.idempotency.contract import Started
 from app.stores.idempotency.redis import RedisIdempotencyStore
@@ -56,7 +59,37 @@ async def _prepare_idempotency(store: RedisIdempotencyStore) -> tuple[Mapping[st
     return changing, telling
 
 
+async def _prepare_budget(store: RedisBudgetStore) -> tuple[Mapping[str, Verb], Mapping[str, Verb]]:
+    scopes = ("tenant", "run:1")
+    lease = timedelta(seconds=30)
+    await store.set_limit("tenant", 1_000)
+    for hold_id in ("to settle", "to release", "to expire"):
+        assert isinstance(await store.reserve(hold_id, 10, scopes, lease=lease), Granted)
+    changing: dict[str, Verb] = {
+        "reserve": lambda store: store.reserve("new", 10, scopes, lease=lease),
+        "settle": lambda store: store.settle("to settle", 7),
+        "release": lambda store: store.release("to release"),
+        "expire": lambda store: store.expire("to expire"),
+        "set_limit": lambda store: store.set_limit("run:1", 500, window="day"),
+        "adjust": lambda store: store.adjust("bonus", "run:1", 5),
+    }
+    telling: dict[str, Verb] = {
+        "usage": lambda store: store.usage("run:1"),
+        "limits": lambda store: store.limits(),
+        "hold": lambda store: store.hold("to settle"),
+        "holds": lambda store: store.holds(),
+        "audit": lambda store: store.audit(),
+        "get_workflow_cost": lambda store: store.get_workflow_cost("1"),
+    }
+    return changing, telling
+
+
 CASES: Final = {
+    "budget": Case(
+        build=lambda url, timeout_s: RedisBudgetStore(fixed(url), timeout_s=timeout_s),
+        unavailable=BudgetStoreUnavailableError,
+        prepare=_prepare_budget,
+    ),
     "idempotency": Case(
         build=lambda url, timeout_s: RedisIdempotencyStore(fixed(url), timeout_s=timeout_s),
         unavailable=IdempotencyStoreUnavailableError,

@@ -25,6 +25,8 @@ from tests.support.servers.proxy import FaultProxy
 from tests.support.servers.valkey import ValkeyServer
 
 PASSWORD = "tops3cret"
+BOUND_S = 10.0
+"""Far more than any script may need."""
 
 
 def script(text: str) -> Script:
@@ -123,18 +125,22 @@ class TestRunning:
         assert sorted(counted) == list(range(1, 61))
         assert accepted == 3
 
-    async def test_a_cancelled_script_leaves_no_answer_to_the_next_one(self, valkey: ValkeyServer) -> None:
+    async def test_a_cancelled_script_leaves_no_answer_to_the_next_one(self) -> None:
         """A connection whose answer is still on its way is not used again, and its place in the pool is free."""
-        connection = connect(valkey.url, pool_size=1)
-        await connection.run(COUNT, ["a"], [])
-        for _ in range(20):
+        with await asyncio.to_thread(ValkeyServer, durable=False) as server:
+            connection = connect(server.url, pool_size=1)
+            await connection.run(ECHO, ["warm"], ["", ""])
+            await connection.run(COUNT, ["a"], [])
+            server.freeze()
             running = asyncio.ensure_future(connection.run(ECHO, ["stale"], ["", ""]))
-            await asyncio.sleep(0)
+            for _ in range(20):
+                await asyncio.sleep(0)  # it has sent its command, and waits
             running.cancel()
             await asyncio.wait([running])
+            server.thaw()
 
-        counted = await connection.run(COUNT, ["a"], [])
-        await connection.close()
+            counted = await connection.run(COUNT, ["a"], [])
+            await connection.close()
 
         assert counted == 2
 
@@ -337,7 +343,8 @@ class TestFaults:
             await connection.run(COUNT, ["k"], [])
             proxy.deaf = True
             with pytest.raises(BudgetStoreUnavailableError, match=r"0\.2 s.*not known"):
-                await connection.run(COUNT, ["k"], [])
+                async with asyncio.timeout(BOUND_S):
+                    await connection.run(COUNT, ["k"], [])
             proxy.deaf = False
 
             counted = await connection.run(COUNT, ["k"], [])

@@ -38,14 +38,14 @@ if phase == 'begin' then
     give_holds(call('ZRANGE', IDS, 0, -1))
     give_pairs('e', call('HGETALL', ENTRIES))
     give_pairs('c', call('HGETALL', COUNTERS))
-    return answer
+    return at_primary(answer)
   end
   keep_time()
   if not auditing then call('DEL', JOURNAL) end
   answer[3] = head[4] or '0'
 elseif not auditing then
   answer[3] = 'lapsed'
-  return answer
+  return at_primary(answer)
 end
 call('HSET', BOOK, '\naudit', format('%.0f', now + JOURNAL_MS))
 

@@ -24,7 +24,7 @@ if hold.state == 'e' or (hold.state == 'h' and hold.expires <= now) then
 end
 if damaged then return say('damaged', { damaged }) end
 
-local before = say('hold', { packed })
+local before = tell('hold', { packed })
 local was = hold.state
 local note = ARGV[7] ~= '' and string.sub(ARGV[7], 2) or nil
 if verb == 'expire' and was == 'e' then
@@ -35,10 +35,10 @@ if verb == 'expire' and was == 'e' then
     call('SET', KEYS[9], packed_hold(hold))
     journal({ 'h' .. id })
   end
-  return before
+  return at_primary(before)
 end
-if was == 's' or was == 'r' then return before end
-if ARGV[6] == '1' and was == 'h' then return before end
+if was == 's' or was == 'r' then return at_primary(before) end
+if ARGV[6] == '1' and was == 'h' then return at_primary(before) end
 
 local spent, held, uncertain, overage = 0, 0, 0, 0
 if was == 'h' then
@@ -103,4 +103,4 @@ if note then hold.note = note end
 call('SET', KEYS[9], packed_hold(hold))
 if was == 'h' then call('ZREM', DUE, id) end
 journal({ 'h' .. id })
-return before
+return at_primary(before)

@@ -32,10 +32,10 @@ for i, id in ipairs(ids) do
       answer[#answer + 1] = packed
       if not whole and #answer - 2 == 2 * give then
         answer[2] = id
-        return answer
+        return at_primary(answer)
       end
     end
   end
   if not whole and i == most then answer[2] = id end
 end
-return answer
+return at_primary(answer)

@@ -19,4 +19,4 @@ for i = 1, #found[2], 2 do
     answer[#answer + 1] = value
   end
 end
-return answer
+return at_primary(answer)

@@ -58,10 +58,21 @@ local function keep_time()
   end
 end
 
-local function say(what, lines)
+local function tell(what, lines)
   local first = format('%s %.0f', what, now)
   if not lines then return first end
   return first .. '\n' .. table.concat(lines, '\n')
+end
+
+-- A write without effect: a replica, whose counters may be out of date, refuses it, and so tells nothing. Every script ends
+-- with it, because a server out of memory lets everything through behind a first write that needs no memory.
+local function at_primary(answer)
+  call('PERSIST', BOOK)
+  return answer
+end
+
+local function say(what, lines)
+  return at_primary(tell(what, lines))
 end
 
 -- While an audit is under way: notes what was changed, under a number that only grows.
