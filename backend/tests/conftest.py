@@ -8,11 +8,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
+
+if TYPE_CHECKING:
+    from tests.support.servers.postgres import PostgresServer
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = (
@@ -85,3 +89,12 @@ def blockbuster(close_what_the_factories_opened: None) -> Iterator[BlockBuster]:
             # What /proc says comes from the kernel's memory, never from a disk.
             function.can_block_in("app/stores/holder.py", {"_boot_id", "_host", "_started"})
         yield found
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Return a real PostgreSQL server, one for each process of the suite; a test makes databases of its own in it."""
+    from tests.support.servers.postgres import PostgresServer
+
+    with PostgresServer() as server:
+        yield server

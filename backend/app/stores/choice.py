@@ -10,7 +10,7 @@ from app.errors import ConfigurationError
 if TYPE_CHECKING:
     from app.settings import Settings
 
-__all__ = ["Backend", "Choice", "StoreKind", "choose"]
+__all__ = ["Backend", "Choice", "StoreKind", "choose", "is_postgres"]
 
 StoreKind = Literal["budget", "checkpoint", "idempotency"]
 Backend = Literal["memory", "sqlite", "redis", "postgres"]
@@ -53,6 +53,11 @@ def choose(kind: StoreKind, settings: Settings) -> Choice:
     return choice
 
 
+def is_postgres(scheme: str) -> bool:
+    """Whether a URL's scheme, in lower case, is one of PostgreSQL's."""
+    return scheme in {"postgresql", "postgres"} or scheme.startswith("postgresql+")
+
+
 def _detected(kind: StoreKind, settings: Settings) -> Choice:
     database = _scheme(settings, "database_url")
     if kind != "checkpoint" and settings.redis_url is not None:
@@ -67,7 +72,7 @@ def _detected(kind: StoreKind, settings: Settings) -> Choice:
 def _check_met(choice: Choice, settings: Settings, variable: str) -> None:
     """Refuse a backend whose address is missing or of the wrong kind, and memory that nobody chose in production."""
     database = _scheme(settings, "database_url")
-    if database is not None and not _is_postgres(database) and database != "sqlite":
+    if database is not None and not is_postgres(database) and database != "sqlite":
         raise ConfigurationError(
             f"DATABASE_URL has the scheme {database!r}; use postgresql://, postgres:// or sqlite:///path",
             variable="DATABASE_URL",
@@ -79,7 +84,7 @@ def _check_met(choice: Choice, settings: Settings, variable: str) -> None:
         raise ConfigurationError(
             f"{variable}=redis needs REDIS_URL (redis://host:6379/0 or rediss://...)", variable="REDIS_URL"
         )
-    if choice.backend == "postgres" and (database is None or not _is_postgres(database)):
+    if choice.backend == "postgres" and (database is None or not is_postgres(database)):
         raise ConfigurationError(
             f"{variable}=postgres needs a DATABASE_URL that begins with postgresql:// or postgres://",
             variable="DATABASE_URL",
@@ -105,7 +110,3 @@ def _scheme(settings: Settings, name: Literal["database_url", "redis_url"]) -> s
             variable=name.upper(),
         )
     return str(scheme.lower())
-
-
-def _is_postgres(scheme: str) -> bool:
-    return scheme in {"postgresql", "postgres"} or scheme.startswith("postgresql+")

@@ -136,14 +136,15 @@ def lease_ms(lease: timedelta) -> int:
 
 
 def error_text(text: str | None, *, what: str) -> str | None:
-    """Return an error's message as it is stored: what has no UTF-8 is escaped, what is too long is cut and says so."""
+    """Return an error's message as it is stored: NUL and what has no UTF-8 escaped; what is too long is cut."""
     if text is None:
         return None
     if not isinstance(text, str):
         raise InvalidInputError(f"{what} must be a str, not {type(text).__name__}")
     if len(text) > MAX_ERROR_CHARS:
         text = text[: MAX_ERROR_CHARS - 1] + "…"
-    return text.encode(errors="backslashreplace").decode()
+    # PostgreSQL's text has no NUL.
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 def check_end(status: RunStatus, *, result: object, error: str | None, waiting_for: WaitingFor | None) -> RunStatus:

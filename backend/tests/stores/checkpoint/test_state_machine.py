@@ -1,4 +1,4 @@
-"""SQLite beside memory: any sequence of verbs, owners, tenants and times gives the same answers from both.
+"""SQLite and PostgreSQL beside memory: any sequence of verbs, owners, tenants and times gives the same answers.
 
 A third opinion, that shares no code with either, is a list of what was acknowledged: it may never change or vanish.
 """
@@ -18,12 +18,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from app.credentials import fixed
 from app.errors import NovaError
 from app.stores.checkpoint.contract import CheckpointStorage, RunFilter, RunStatus
 from app.stores.checkpoint.memory import InMemoryCheckpointStore
+from app.stores.checkpoint.postgres import CheckpointStore
 from app.stores.checkpoint.sqlite import SqliteCheckpointStore
 from app.stores.holder import Holder
 
+from .conftest import Database
 from .contract import FakeClock, holder
 
 HOLDERS = [holder(name) for name in "ab"]
@@ -39,32 +42,32 @@ OFFSETS = st.sampled_from([0, 0, 0, 0, -1, 1])
 Verb = Callable[[CheckpointStorage], Awaitable[Any]]
 
 
-class SqliteBesideMemory(RuleBasedStateMachine):
-    """Runs each verb on both and compares what they answer or raise."""
+class BesideMemory(RuleBasedStateMachine):
+    """Runs each verb on memory and on another backend, and compares what they answer or raise."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
         self.gone: set[Holder] = set()
-        self.directory = Path(tempfile.mkdtemp(prefix="nova-state-"))
         self.loop = asyncio.new_event_loop()
         self.memory = InMemoryCheckpointStore(clock=self.clock, is_gone=self.gone.__contains__)
-        self.sqlite = SqliteCheckpointStore(
-            self.directory / "nova.db", clock=self.clock, is_gone=self.gone.__contains__
-        )
+        self.other = self.opened()
         self.acknowledged: dict[tuple[str, str], dict[str, Any]] = {}
         self.tokens: dict[tuple[str, str], int] = {}
 
+    def opened(self) -> CheckpointStorage:
+        """Return an empty store of the other backend."""
+        raise NotImplementedError
+
     def teardown(self) -> None:
-        """Close the file and delete it."""
-        self.loop.run_until_complete(self.sqlite.close())
+        """Close the other backend and the loop."""
+        self.loop.run_until_complete(self.other.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
-        shutil.rmtree(self.directory)
 
     def both(self, verb: Verb) -> Any:
         """Return the answer of both, or the error; they must be the same."""
-        answers = [self.loop.run_until_complete(_outcome(verb, store)) for store in (self.memory, self.sqlite)]
+        answers = [self.loop.run_until_complete(_outcome(verb, store)) for store in (self.memory, self.other)]
         assert answers[0] == answers[1]
         return answers[0]
 
@@ -243,8 +246,8 @@ class SqliteBesideMemory(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        """Close the file; the next verb opens it."""
-        self.loop.run_until_complete(self.sqlite.close())
+        """Close the other backend; the next verb opens it."""
+        self.loop.run_until_complete(self.other.close())
 
     @invariant()
     def everything_acknowledged_stands(self) -> None:
@@ -256,6 +259,31 @@ class SqliteBesideMemory(RuleBasedStateMachine):
                 assert recorded == self.acknowledged.get((tenant_id, run_id), {})
 
 
+class SqliteBesideMemory(BesideMemory):
+    """A file for each sequence."""
+
+    def opened(self) -> CheckpointStorage:
+        """Return a store on a file that is not there yet."""
+        self.directory = Path(tempfile.mkdtemp(prefix="nova-state-"))
+        return SqliteCheckpointStore(self.directory / "nova.db", clock=self.clock, is_gone=self.gone.__contains__)
+
+    def teardown(self) -> None:
+        """Delete the file."""
+        super().teardown()
+        shutil.rmtree(self.directory)
+
+
+class PostgresBesideMemory(BesideMemory):
+    """A database that is emptied for each sequence."""
+
+    database: Database
+
+    def opened(self) -> CheckpointStorage:
+        """Return a store on the empty database."""
+        self.database.empty()
+        return CheckpointStore(fixed(self.database.dsn), clock=self.clock, is_gone=self.gone.__contains__)
+
+
 async def _outcome(verb: Verb, store: CheckpointStorage) -> Any:
     """Return what a verb answers, or its error as a tuple of all that it says."""
     try:
@@ -264,9 +292,9 @@ async def _outcome(verb: Verb, store: CheckpointStorage) -> Any:
         return (type(error), str(error), vars(error))
 
 
-def _run(examples: int, steps: int) -> None:
+def _run(machine: type[BesideMemory], examples: int, steps: int) -> None:
     run_state_machine_as_test(
-        SqliteBesideMemory,
+        machine,
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -278,11 +306,25 @@ def _run(examples: int, steps: int) -> None:
 
 def test_sqlite_beside_memory() -> None:
     """Any sequence of verbs gives the same from SQLite as from memory."""
-    _run(examples=25, steps=40)
+    _run(SqliteBesideMemory, examples=25, steps=40)
+
+
+def test_postgres_beside_memory(database: Database) -> None:
+    """Any sequence of verbs gives the same from PostgreSQL as from memory."""
+    PostgresBesideMemory.database = database
+    _run(PostgresBesideMemory, examples=15, steps=40)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_sqlite_beside_memory_for_long() -> None:
     """The same over tens of thousands of verbs."""
-    _run(examples=300, steps=80)
+    _run(SqliteBesideMemory, examples=300, steps=80)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_postgres_beside_memory_for_long(database: Database) -> None:
+    """The same over tens of thousands of verbs."""
+    PostgresBesideMemory.database = database
+    _run(PostgresBesideMemory, examples=300, steps=80)

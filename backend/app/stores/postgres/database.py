@@ -1,0 +1,187 @@
+"""A PostgreSQL database as a store uses it: one statement, one commit, one round trip for each verb.
+
+Every statement is a transaction of its own, so it works behind a pooler that gives each transaction another server
+connection (PgBouncer, Neon's ``-pooler``). Nothing relies on a session: no SET, no LISTEN, no prepared statement unless
+it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from app.errors import NovaError, StoreUnavailableError
+from app.loops import LoopClients
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from app.credentials import CredentialSource
+    from app.stores.postgres.pool import Lent, Pool
+    from app.stores.postgres.schema import ComponentVersion
+    from app.stores.postgres.statements import Statements
+
+__all__ = ["DEFAULT_CONNECTIONS", "PostgresDatabase", "Row"]
+
+DEFAULT_CONNECTIONS: Final = 10
+"""Of one process. A step takes a connection for a millisecond, so that ten serve thousands of steps a second."""
+
+_DEADLINE_S: Final = 30.0
+_MIGRATION_DEADLINE_S: Final = 600.0
+_CONFLICT_TRIES: Final = 8
+_CONFLICT_WAIT_S: Final = 0.005
+
+Row = tuple[Any, ...]
+
+
+class PostgresDatabase:
+    """A store's handle on a database; connections are opened at the first statement, in the loop that asks.
+
+    Args:
+        source: the URL; it is asked for at each new connection, and never kept.
+        statements: what is run, by name; read when the first connection is made.
+        unavailable: the class for "cannot be reached now": the store's own.
+        connections: how many there are at most in one event loop.
+        prepare: let the driver prepare statements: quicker by a sixth, and not for a pooler in transaction mode.
+        auto_migrate: create and change Nova's tables at the first use.
+        deadline_s: of a statement, with waiting for a connection and opening one.
+    """
+
+    def __init__(
+        self,
+        source: CredentialSource,
+        *,
+        statements: Statements,
+        unavailable: type[StoreUnavailableError],
+        connections: int = DEFAULT_CONNECTIONS,
+        prepare: bool = False,
+        auto_migrate: bool = True,
+        deadline_s: float = _DEADLINE_S,
+    ) -> None:
+        self._source = source
+        self._statements = statements
+        self._unavailable = unavailable
+        self._auto_migrate = auto_migrate
+        self._deadline_s = deadline_s
+        self._ready = False
+        self._pools: LoopClients[Pool] = LoopClients(lambda: self._pool(connections, prepare=prepare))
+
+    async def run(
+        self, name: str, values: Mapping[str, object], *, where: str = "", repeatable: bool = True
+    ) -> Sequence[Row]:
+        """Run one statement in a transaction of its own and return its rows; when it returns, they are committed.
+
+        A connection that lay idle may have been left by the server. Where that shows only when it is used, nothing is
+        known about the statement, and a ``repeatable`` one is sent once more on a new connection.
+
+        Args:
+            name: of the statement.
+            values: by name.
+            where: more conditions, where the statement has a place for them; constants only.
+            repeatable: whether running it again after it took effect gives what the first time gave.
+
+        Raises:
+            psycopg.errors.UniqueViolation: another was quicker; nothing was changed.
+            StoreUnavailableError: the store's own class; whether it took effect is not known.
+            StoreDamagedError: the database is corrupt, foreign or newer.
+            ConfigurationError: the URL cannot be used, or migrations are missing.
+        """
+        import psycopg
+
+        try:
+            async with asyncio.timeout(self._deadline_s if self._ready else _MIGRATION_DEADLINE_S):
+                return await self._insist(name, values, where=where, repeatable=repeatable)
+        except psycopg.errors.UniqueViolation:
+            raise
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        except TimeoutError as error:
+            raise self._unavailable(
+                f"the database {self._shown()} did not answer within {self._deadline_s:.0f} s; try again"
+            ) from error
+        except OSError as error:
+            raise self._unavailable(f"the database {self._shown()} cannot be reached: {error}") from error
+
+    async def migrate(self) -> tuple[ComponentVersion, ...]:
+        """Bring the database to this program's schema and return the versions; errors as for :meth:`run`."""
+        from app.stores.postgres import schema
+
+        return await self._on_connection(lambda lent: schema.migrate(lent.connection, database=self._shown()))
+
+    async def versions(self) -> tuple[ComponentVersion, ...]:
+        """Return the versions of the schema, and change nothing; errors as for :meth:`run`."""
+        from app.stores.postgres import schema
+
+        return await self._on_connection(lambda lent: schema.versions(lent.connection))
+
+    async def close(self) -> None:
+        """Close the connections of the running loop; a later statement opens them again."""
+        await self._pools.aclose()
+
+    async def _insist(self, name: str, values: Mapping[str, object], *, where: str, repeatable: bool) -> Sequence[Row]:
+        """Run a statement until it is not undone because of others; and once more where its connection was left."""
+        import psycopg
+
+        from app.stores.postgres.failures import is_connection_loss, is_transient_conflict
+
+        pool = await self._pools.get()
+        statement = self._statements.text(name, where=where)
+        fresh, conflicts = False, 0
+        while True:
+            async with pool.lend(fresh=fresh) as lent:
+                try:
+                    if not self._ready:
+                        await self._make_ready(lent)
+                    # Binary, so that the bytes of a body come as they are.
+                    cursor = await lent.connection.execute(statement, values, binary=True)
+                    return await cursor.fetchall() if cursor.description else ()
+                except psycopg.Error as error:
+                    if is_transient_conflict(error) and conflicts < _CONFLICT_TRIES:
+                        conflicts += 1
+                    elif is_connection_loss(error) and lent.reused and repeatable and not fresh:
+                        fresh = True
+                    else:
+                        raise
+            if conflicts:
+                await asyncio.sleep(random.uniform(0, _CONFLICT_WAIT_S * conflicts))
+
+    async def _make_ready(self, lent: Lent) -> None:
+        """Look at the schema once in the life of this object."""
+        from app.stores.postgres import schema
+
+        await schema.check_current(lent.connection, database=self._shown(), auto_migrate=self._auto_migrate)
+        self._ready = True
+
+    async def _on_connection(self, work: Any) -> tuple[ComponentVersion, ...]:
+        import psycopg
+
+        pool = await self._pools.get()
+        try:
+            async with asyncio.timeout(_MIGRATION_DEADLINE_S), pool.lend() as lent:
+                found: tuple[ComponentVersion, ...] = await work(lent)
+                return found
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        except TimeoutError as error:
+            raise self._unavailable(f"the database {self._shown()} did not answer in time; try again") from error
+
+    def _told(self, error: psycopg.Error) -> NovaError:
+        from app.stores.postgres.failures import translated
+
+        return translated(error, database=self._shown(), unavailable=self._unavailable)
+
+    def _shown(self) -> str:
+        from app.stores.postgres.address import parse_address
+
+        return parse_address(self._source().reveal()).shown
+
+    def _pool(self, connections: int, *, prepare: bool) -> Pool:
+        # In a thread, at the first statement: the driver is imported, and files are read.
+        from app.stores.postgres import schema
+        from app.stores.postgres.pool import Pool
+
+        self._statements.load()
+        schema.load()
+        return Pool(self._source, size=connections, prepare=prepare)

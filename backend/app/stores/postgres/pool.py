@@ -1,0 +1,124 @@
+"""Connections of one event loop: a semaphore and a list of idle ones, without a task in the background.
+
+A pool with tasks of its own that is not closed before its loop ends can keep ``asyncio.run`` from returning (measured
+2026-11). Here nothing runs while nobody asks: what a connection's age or the server's end did to it is found when it
+is taken out, without a ping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+from app.credentials import CredentialSource
+from app.stores.postgres.address import parse_address
+
+__all__ = ["Connection", "Pool"]
+
+Connection = psycopg.AsyncConnection[tuple[object, ...]]
+
+_IDLE_S: Final = 240.0
+"""Neon lets a computer sleep after 300 s, and firewalls forget a connection in about as long."""
+
+_LIFE_S: Final = 1800.0
+"""After so long a connection is made anew, so that a rotated credential, or another primary, comes into use."""
+
+
+@dataclass(slots=True)
+class _Idle:
+    connection: Connection
+    opened: float
+    since: float
+
+
+@dataclass(slots=True)
+class Lent:
+    """A connection that somebody uses. ``reused``: it was idle before, so its server may have left it meanwhile."""
+
+    connection: Connection
+    opened: float
+    reused: bool
+
+
+class Pool:
+    """Lends connections in autocommit mode; the client of :class:`~app.loops.LoopClients`.
+
+    Args:
+        source: the URL; it is asked at each new connection.
+        size: how many connections there are at most; others wait for one.
+        prepare: let the driver prepare statements that it sees often; not behind a pooler that shares connections.
+    """
+
+    def __init__(self, source: CredentialSource, *, size: int, prepare: bool) -> None:
+        self._source = source
+        self._prepare_threshold = 5 if prepare else None
+        self._slots = asyncio.Semaphore(size)
+        self._idle: deque[_Idle] = deque()
+        self._closed = False
+
+    @asynccontextmanager
+    async def lend(self, *, fresh: bool = False) -> AsyncIterator[Lent]:
+        """Lend a connection; ``fresh``: a new one, and no idle one is used again, because the server left them.
+
+        One that is broken, or whose transaction did not end, is closed when it comes back.
+        """
+        async with self._slots:
+            if fresh:
+                await self._close_idle()
+            lent = self._taken_out() or await self._opened()
+            try:
+                yield lent
+            finally:
+                await self._take_back(lent)
+
+    async def close(self) -> None:
+        """Close the idle connections; those that are lent are closed when they come back."""
+        self._closed = True
+        await self._close_idle()
+
+    def _taken_out(self) -> Lent | None:
+        """Return the idle connection that was used last and is not known to be dead."""
+        now = time.monotonic()
+        while self._idle:
+            idle = self._idle.pop()
+            if now - idle.since < _IDLE_S and now - idle.opened < _LIFE_S and _is_alive(idle.connection):
+                return Lent(idle.connection, idle.opened, reused=True)
+            idle.connection.pgconn.finish()
+        return None
+
+    async def _opened(self) -> Lent:
+        address = parse_address(self._source().reveal())
+        connection = await psycopg.AsyncConnection.connect(
+            address.conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
+        )
+        return Lent(connection, time.monotonic(), reused=False)
+
+    async def _take_back(self, lent: Lent) -> None:
+        status = lent.connection.pgconn.transaction_status
+        if self._closed or lent.connection.closed or status != psycopg.pq.TransactionStatus.IDLE:
+            await lent.connection.close()
+            return
+        self._idle.append(_Idle(lent.connection, lent.opened, since=time.monotonic()))
+        # The one that lay longest: nobody will take it out before it is too old.
+        if time.monotonic() - self._idle[0].since >= _IDLE_S:
+            await self._idle.popleft().connection.close()
+
+    async def _close_idle(self) -> None:
+        while self._idle:
+            await self._idle.pop().connection.close()
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Whether the server is not known to have left: reads what it sent unasked, without waiting and without asking."""
+    with contextlib.suppress(psycopg.Error):
+        connection.pgconn.consume_input()
+        return not connection.closed
+    return False
