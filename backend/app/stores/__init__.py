@@ -110,6 +110,8 @@ def _recipe(choice: Choice, settings: Settings) -> tuple[tuple[object, ...], Cal
         return (choice.kind, choice.backend, str(path)), lambda: _load(module, name)(path)
     if choice.backend == "redis":
         return _redis_recipe(choice, settings, lambda: _load(module, name))
+    if choice.backend == "postgres":
+        return _postgres_recipe(choice, settings, lambda: _load(module, name))
     return (choice.kind, choice.backend), _load(module, name)
 
 
@@ -135,6 +137,22 @@ def _archive_reader(settings: Settings) -> object:
     from app.stores.archive.reader import ArchiveReader
 
     return ArchiveReader(lambda: open_archive(settings))
+
+
+def _postgres_recipe(
+    choice: Choice, settings: Settings, load: Callable[[], Callable[..., object]]
+) -> tuple[tuple[str, ...], Callable[[], object]]:
+    from hashlib import sha256
+
+    from app.credentials import fixed
+
+    assert settings.database_url is not None, "choose() refuses PostgreSQL without an address"
+    url, auto_migrate = settings.database_url.get_secret_value(), settings.nova_auto_migrate
+    pool_size, timeout_s = settings.nova_postgres_pool_size, settings.nova_postgres_timeout_s
+    # The address holds a password: what is kept of it here is a digest.
+    digest = sha256(url.encode()).hexdigest()
+    key = (choice.kind, choice.backend, digest, str(pool_size), str(timeout_s), str(auto_migrate))
+    return key, lambda: load()(fixed(url), pool_size=pool_size, timeout_s=timeout_s, auto_migrate=auto_migrate)
 
 
 def _load(module: str, name: str) -> Callable[..., object]:

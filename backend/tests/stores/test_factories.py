@@ -26,7 +26,6 @@ FACTORIES: Final[dict[StoreKind, Callable[..., Any]]] = {
 }
 KINDS: Final[tuple[StoreKind, ...]] = ("budget", "checkpoint", "idempotency")
 ON_REDIS: Final[dict[StoreKind, str]] = {"budget": "RedisBudgetStore", "idempotency": "RedisIdempotencyStore"}
-NOT_YET: Final[tuple[StoreKind, ...]] = ("checkpoint",)
 MEMORY: Final = {
     "budget": "InMemoryBudgetStore",
     "checkpoint": "InMemoryCheckpointStore",
@@ -236,16 +235,18 @@ class TestExplicitChoice:
         assert type(FACTORIES[kind]()).__name__ == ON_REDIS[kind]
         assert SECRET not in str(stores._open)
 
-    @pytest.mark.parametrize("kind", NOT_YET)
-    def test_a_backend_that_is_not_there_yet_says_so(self, kind: StoreKind, environment: Callable[..., None]) -> None:
-        """Redis and PostgreSQL answer with what to use instead; they never fall back in silence."""
-        environment(REDIS_URL=REDIS, DATABASE_URL=POSTGRES)
+    def test_the_same_database_is_the_same_store(self, environment: Callable[..., None]) -> None:
+        """One address and one set of limits give one object; another address gives another, and none shows it."""
+        environment(DATABASE_URL=POSTGRES, NOVA_POSTGRES_POOL_SIZE="3", NOVA_AUTO_MIGRATE="false")
+        first, again = get_checkpoint_store(), get_checkpoint_store()
+        environment(DATABASE_URL=POSTGRES + "2")
 
-        error = refusal(kind)
+        other = get_checkpoint_store()
 
-        assert error.variable == variable_of(kind)
-        assert "not in this version of Nova yet" in str(error)
-        assert f"{variable_of(kind)}=sqlite or memory" in str(error)
+        assert type(first).__name__ == "CheckpointStore"
+        assert first is again
+        assert first is not other
+        assert SECRET not in str(stores._open)
 
 
 class TestProduction:

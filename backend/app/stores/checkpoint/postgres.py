@@ -50,7 +50,7 @@ from app.stores.checkpoint.rows import (
 from app.stores.clock import Clock
 from app.stores.holder import Holder
 from app.stores.names import DEFAULT_TENANT, check_name
-from app.stores.postgres.database import DEFAULT_CONNECTIONS, PostgresDatabase, Row
+from app.stores.postgres.database import DEFAULT_POOL_SIZE, DEFAULT_TIMEOUT_S, PostgresDatabase, Row
 
 if TYPE_CHECKING:
     from app.credentials import CredentialSource
@@ -71,9 +71,10 @@ class CheckpointStore:
 
     Args:
         source: gives the URL; it is asked at each new connection, so that a rotated password needs no restart.
-        connections: how many there are at most in one event loop.
+        pool_size: how many connections there are at most in one event loop.
         prepare: let the driver prepare statements; not behind a pooler in transaction mode.
         auto_migrate: create and change the tables at the first use.
+        timeout_s: of a statement, with waiting for a connection and opening one.
         clock: the time instead of the database's, for tests.
         is_gone: whether a lease's holder certainly does not run any more, for tests.
     """
@@ -82,9 +83,10 @@ class CheckpointStore:
         self,
         source: CredentialSource,
         *,
-        connections: int = DEFAULT_CONNECTIONS,
+        pool_size: int = DEFAULT_POOL_SIZE,
         prepare: bool = False,
         auto_migrate: bool = True,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         clock: Clock | None = None,
         is_gone: Callable[[Holder], bool] = Holder.is_gone,
     ) -> None:
@@ -92,9 +94,10 @@ class CheckpointStore:
             source,
             statements=pg.STATEMENTS,
             unavailable=CheckpointStoreUnavailableError,
-            connections=connections,
+            pool_size=pool_size,
             prepare=prepare,
             auto_migrate=auto_migrate,
+            timeout_s=timeout_s,
         )
         self._clock = clock
         self._is_gone = is_gone

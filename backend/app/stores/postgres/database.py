@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from app.stores.postgres.schema import ComponentVersion
     from app.stores.postgres.statements import Statements
 
-__all__ = ["DEFAULT_CONNECTIONS", "PostgresDatabase", "Row"]
+__all__ = ["DEFAULT_POOL_SIZE", "DEFAULT_TIMEOUT_S", "PostgresDatabase", "Row"]
 
-DEFAULT_CONNECTIONS: Final = 10
+DEFAULT_POOL_SIZE: Final = 10
 """Of one process. A step takes a connection for a millisecond, so that ten serve thousands of steps a second."""
 
-_DEADLINE_S: Final = 30.0
-_MIGRATION_DEADLINE_S: Final = 600.0
+DEFAULT_TIMEOUT_S: Final = 30.0
+_MIGRATION_TIMEOUT_S: Final = 600.0
 _CONFLICT_TRIES: Final = 8
 _CONFLICT_WAIT_S: Final = 0.005
 
@@ -43,10 +43,10 @@ class PostgresDatabase:
         source: the URL; it is asked for at each new connection, and never kept.
         statements: what is run, by name; read when the first connection is made.
         unavailable: the class for "cannot be reached now": the store's own.
-        connections: how many there are at most in one event loop.
+        pool_size: how many connections there are at most in one event loop.
         prepare: let the driver prepare statements: quicker by a sixth, and not for a pooler in transaction mode.
         auto_migrate: create and change Nova's tables at the first use.
-        deadline_s: of a statement, with waiting for a connection and opening one.
+        timeout_s: of a statement, with waiting for a connection and opening one.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class PostgresDatabase:
         *,
         statements: Statements,
         unavailable: type[StoreUnavailableError],
-        connections: int = DEFAULT_CONNECTIONS,
+        pool_size: int = DEFAULT_POOL_SIZE,
         prepare: bool = False,
         auto_migrate: bool = True,
-        deadline_s: float = _DEADLINE_S,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         self._source = source
         self._statements = statements
         self._unavailable = unavailable
         self._auto_migrate = auto_migrate
-        self._deadline_s = deadline_s
+        self._timeout_s = timeout_s
         self._ready = False
-        self._pools: LoopClients[Pool] = LoopClients(lambda: self._pool(connections, prepare=prepare))
+        self._pools: LoopClients[Pool] = LoopClients(lambda: self._pool(pool_size, prepare=prepare))
 
     async def run(
         self, name: str, values: Mapping[str, object], *, where: str = "", repeatable: bool = True
@@ -91,15 +91,15 @@ class PostgresDatabase:
         import psycopg
 
         try:
-            async with asyncio.timeout(self._deadline_s if self._ready else _MIGRATION_DEADLINE_S):
-                return await self._insist(name, values, where=where, repeatable=repeatable)
+            async with asyncio.timeout(self._timeout_s) as limit:
+                return await self._insist(name, values, limit, where=where, repeatable=repeatable)
         except psycopg.errors.UniqueViolation:
             raise
         except psycopg.Error as error:
             raise self._told(error) from error
         except TimeoutError as error:
             raise self._unavailable(
-                f"the database {self._shown()} did not answer within {self._deadline_s:.0f} s; try again"
+                f"the database {self._shown()} did not answer within {self._timeout_s:.0f} s; try again"
             ) from error
         except OSError as error:
             raise self._unavailable(f"the database {self._shown()} cannot be reached: {error}") from error
@@ -133,7 +133,7 @@ class PostgresDatabase:
             async with pool.lend(fresh=fresh) as lent:
                 try:
                     if not self._ready:
-                        await self._make_ready(lent)
+                        await self._make_ready(lent, limit)
                     # Binary, so that the bytes of a body come as they are.
                     cursor = await lent.connection.execute(statement, values, binary=True)
                     return await cursor.fetchall() if cursor.description else ()
@@ -147,11 +147,16 @@ class PostgresDatabase:
             if conflicts:
                 await asyncio.sleep(random.uniform(0, _CONFLICT_WAIT_S * conflicts))
 
-    async def _make_ready(self, lent: Lent) -> None:
+    async def _make_ready(self, lent: Lent, limit: asyncio.Timeout) -> None:
         """Look at the schema once in the life of this object."""
         from app.stores.postgres import schema
 
-        await schema.check_current(lent.connection, database=self._shown(), auto_migrate=self._auto_migrate)
+        shown = self._shown()
+        if await schema.is_behind(lent.connection, database=shown, auto_migrate=self._auto_migrate):
+            # Changing tables that are full may take its time.
+            limit.reschedule(asyncio.get_running_loop().time() + _MIGRATION_TIMEOUT_S)
+            await schema.migrate(lent.connection, database=shown)
+            limit.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
         self._ready = True
 
     async def _on_connection(self, work: Any) -> tuple[ComponentVersion, ...]:
@@ -159,7 +164,7 @@ class PostgresDatabase:
 
         pool = await self._pools.get()
         try:
-            async with asyncio.timeout(_MIGRATION_DEADLINE_S), pool.lend() as lent:
+            async with asyncio.timeout(_MIGRATION_TIMEOUT_S), pool.lend() as lent:
                 found: tuple[ComponentVersion, ...] = await work(lent)
                 return found
         except psycopg.Error as error:
@@ -177,11 +182,11 @@ class PostgresDatabase:
 
         return parse_address(self._source().reveal()).shown
 
-    def _pool(self, connections: int, *, prepare: bool) -> Pool:
+    def _pool(self, pool_size: int, *, prepare: bool) -> Pool:
         # In a thread, at the first statement: the driver is imported, and files are read.
         from app.stores.postgres import schema
         from app.stores.postgres.pool import Pool
 
         self._statements.load()
         schema.load()
-        return Pool(self._source, size=connections, prepare=prepare)
+        return Pool(self._source, size=pool_size, prepare=prepare)

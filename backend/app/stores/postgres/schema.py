@@ -19,7 +19,7 @@ from app.errors import ConfigurationError, StoreDamagedError
 if TYPE_CHECKING:
     from app.stores.postgres.pool import Connection
 
-__all__ = ["COMPONENTS", "ComponentVersion", "check_current", "load", "migrate", "versions"]
+__all__ = ["COMPONENTS", "ComponentVersion", "is_behind", "load", "migrate", "versions"]
 
 COMPONENTS: Final = ("checkpoint",)
 
@@ -74,26 +74,24 @@ async def migrate(connection: Connection, *, database: str) -> tuple[ComponentVe
         return await versions(connection)
 
 
-async def check_current(connection: Connection, *, database: str, auto_migrate: bool) -> None:
-    """Bring a database to this program's schema, or refuse to work with it as it is.
+async def is_behind(connection: Connection, *, database: str, auto_migrate: bool) -> bool:
+    """Whether a database lacks migrations, which are then to be applied.
 
     Raises:
-        ConfigurationError: it lacks migrations, and they are not to be applied automatically.
+        ConfigurationError: it lacks some, and they are not to be applied automatically.
         StoreDamagedError: a newer Nova wrote to it.
     """
     found = await versions(connection)
     for version in found:
         _refuse_newer(version, database=database)
-    behind = [version for version in found if version.applied < version.available]
-    if not behind:
-        return
-    if not auto_migrate:
+    behind = next((version for version in found if version.applied < version.available), None)
+    if behind is not None and not auto_migrate:
         raise ConfigurationError(
-            f"the database {database} has version {behind[0].applied} of the {behind[0].component} schema, and this "
-            f"program needs {behind[0].available}. Run `nova db migrate`, or leave NOVA_AUTO_MIGRATE out",
+            f"the database {database} has version {behind.applied} of the {behind.component} schema, and this program "
+            f"needs {behind.available}. Run `nova db migrate`, or leave NOVA_AUTO_MIGRATE out",
             variable="NOVA_AUTO_MIGRATE",
         )
-    await migrate(connection, database=database)
+    return behind is not None
 
 
 def _refuse_newer(version: ComponentVersion, *, database: str) -> None:

@@ -43,6 +43,12 @@ class Database:
         """Delete what is in Nova's tables, and begin to count anew."""
         self.connection.execute(EMPTY)
 
+    def until_alone(self) -> None:
+        """Wait until every connection of a store has ended, and with it its part of the server's statistics is in."""
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> %s"
+        while self.server.execute(others, self.name, self.connection.info.backend_pid) != [(0,)]:
+            continue
+
     def close(self) -> None:
         """Drop it."""
         self.connection.close()
