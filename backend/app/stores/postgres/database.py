@@ -120,7 +120,9 @@ class PostgresDatabase:
         """Close the connections of the running loop; a later statement opens them again."""
         await self._pools.aclose()
 
-    async def _insist(self, name: str, values: Mapping[str, object], *, where: str, repeatable: bool) -> Sequence[Row]:
+    async def _insist(
+        self, name: str, values: Mapping[str, object], limit: asyncio.Timeout, *, where: str, repeatable: bool
+    ) -> Sequence[Row]:
         """Run a statement until it is not undone because of others; and once more where its connection was left."""
         import psycopg
 

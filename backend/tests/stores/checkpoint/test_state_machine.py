@@ -75,9 +75,16 @@ class BesideMemory(RuleBasedStateMachine):
         """Return a run's state."""
         return self.both(lambda store: store.load(run_id, tenant_id=tenant_id))
 
-    def page(self, where: RunFilter, cursor: str | None, limit: int, tenant_id: str) -> Any:
-        """Return a page of a list."""
-        return self.both(lambda store: store.list_runs(where, cursor=cursor, limit=limit, tenant_id=tenant_id))
+    def page(self, where: RunFilter, cursors: list[str | None], limit: int, tenant_id: str) -> tuple[Any, list[Any]]:
+        """Return the heads of a page of a list, and where each backend goes on: a cursor is its own."""
+        stores = (self.memory, self.other)
+        pages = [
+            self.loop.run_until_complete(store.list_runs(where, cursor=cursor, limit=limit, tenant_id=tenant_id))
+            for store, cursor in zip(stores, cursors, strict=True)
+        ]
+        assert pages[0].heads == pages[1].heads
+        assert (pages[0].cursor is None) == (pages[1].cursor is None)
+        return pages[0].heads, [page.cursor for page in pages]
 
     def version(self, run_id: str, tenant_id: str) -> int:
         """Return a run's true version, 0 where there is none."""
@@ -220,12 +227,11 @@ class BesideMemory(RuleBasedStateMachine):
         """Walk a list to its end."""
         where = RunFilter(workflow=workflow, status=status)
         seen: list[str] = []
-        cursor: str | None = None
+        cursors: list[str | None] = [None, None]
         while True:
-            page = self.page(where, cursor, limit, tenant_id)
-            seen += [head.run_id for head in page.heads]
-            cursor = page.cursor
-            if cursor is None:
+            heads, cursors = self.page(where, cursors, limit, tenant_id)
+            seen += [head.run_id for head in heads]
+            if cursors[0] is None:
                 break
         assert len(seen) == len(set(seen))
 
