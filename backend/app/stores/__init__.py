@@ -141,18 +141,16 @@ def _archive_reader(settings: Settings) -> object:
 
 def _postgres_recipe(
     choice: Choice, settings: Settings, load: Callable[[], Callable[..., object]]
-) -> tuple[tuple[str, ...], Callable[[], object]]:
-    from hashlib import sha256
-
-    from app.credentials import fixed
-
-    assert settings.database_url is not None, "choose() refuses PostgreSQL without an address"
-    url, auto_migrate = settings.database_url.get_secret_value(), settings.nova_auto_migrate
-    pool_size, timeout_s = settings.nova_postgres_pool_size, settings.nova_postgres_timeout_s
-    # The address holds a password: what is kept of it here is a digest.
-    digest = sha256(url.encode()).hexdigest()
-    key = (choice.kind, choice.backend, digest, str(pool_size), str(timeout_s), str(auto_migrate))
-    return key, lambda: load()(fixed(url), pool_size=pool_size, timeout_s=timeout_s, auto_migrate=auto_migrate)
+) -> tuple[tuple[object, ...], Callable[[], object]]:
+    url = settings.credential("database_url")
+    assert url is not None, "choose() refuses PostgreSQL without an address"
+    limits = {
+        "pool_size": settings.nova_postgres_pool_size,
+        "timeout_s": settings.nova_postgres_timeout_s,
+        "auto_migrate": settings.nova_auto_migrate,
+    }
+    key = (choice.kind, choice.backend, settings.identity_of("database_url"), *limits.values())
+    return key, lambda: load()(url, **limits)
 
 
 def _load(module: str, name: str) -> Callable[..., object]:
