@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from app.cli import ask, budget, db, doctor, metrics, prices, running, runs
+from app.cli import ask, budget, db, doctor, metrics, offload, prices, running, runs
 from app.cli.exits import Ended
 from app.cli.session import JsonOption, Session, session_of
 
@@ -94,6 +94,9 @@ app.command("resume")(running.resume)
 app.command("ask")(ask.ask)
 app.command("prices")(prices.prices)
 app.command("doctor")(doctor.doctor)
+app.command(
+    "offload", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)(offload.offload)
 app.add_typer(runs.group, name="runs")
 app.add_typer(budget.group, name="budget")
 app.add_typer(db.group, name="db")

@@ -9,8 +9,9 @@ from app.errors import ConfigurationError
 if TYPE_CHECKING:
     from app.settings import Settings
     from app.stores.archive.contract import ObjectStore
+    from app.stores.archive.ledger import ArchiveLedger
 
-__all__ = ["archive_identity", "open_archive"]
+__all__ = ["archive_identity", "open_archive", "open_ledger"]
 
 _R2: Final = ("r2_endpoint", "r2_bucket", "r2_access_key_id", "r2_secret_access_key")
 
@@ -44,6 +45,26 @@ def open_archive(settings: Settings) -> ObjectStore:
             variable=missing[0],
         )
     return _r2(settings)
+
+
+def open_ledger(settings: Settings) -> ArchiveLedger:
+    """Return the ledger of the database that keeps the checkpoints.
+
+    Raises:
+        ConfigurationError: they are in no database.
+    """
+    from app.stores.choice import choose
+
+    choice = choose("checkpoint", settings)
+    if choice.backend == "sqlite":
+        from app.stores.archive.sqlite_ledger import SqliteLedger
+
+        return SqliteLedger(settings.database_file.absolute())
+    raise ConfigurationError(
+        f"the offload moves runs out of a database, and the checkpoints are in {choice.backend} ({choice.reason}): "
+        "set DATABASE_URL to sqlite:///path",
+        variable="DATABASE_URL",
+    )
 
 
 def archive_identity(settings: Settings) -> tuple[str, ...]:

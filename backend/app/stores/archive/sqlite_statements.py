@@ -145,8 +145,8 @@ ERASE: Final = (
     ("runs", "DELETE FROM checkpoint_runs WHERE tenant_id = ?"),
 )
 DROP_TENANT_SEGMENTS: Final = (
-    "UPDATE archive_segments SET state = 'deleting', changed_ms = ? WHERE tenant_id = ?"
-    " AND state IN ('writing', 'live', 'adopted', 'suspect')"
+    "UPDATE archive_segments SET state = CASE state WHEN 'writing' THEN 'abandoned' ELSE 'deleting' END,"
+    " changed_ms = ? WHERE tenant_id = ? AND state IN ('writing', 'live', 'adopted', 'suspect')"
 )
 TENANT_LEFTOVERS: Final = (
     f"{_SEGMENT} WHERE s.tenant_id = ? AND s.state IN ('abandoned', 'deleting') ORDER BY s.segment_no"

@@ -1,0 +1,129 @@
+"""A database with runs, an archive, a clock, and jobs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from app.stores.archive.contract import ObjectStore
+from app.stores.archive.ledger import ArchiveLedger
+from app.stores.archive.memory import MemoryArchive
+from app.stores.archive.reader import ArchiveReader
+from app.stores.archive.sqlite_ledger import SqliteLedger
+from app.stores.checkpoint.codec import JsonValue
+from app.stores.checkpoint.contract import RunState, RunStatus
+from app.stores.checkpoint.sqlite import SqliteCheckpointStore
+from app.stores.holder import Holder
+from app.stores.offload.daily import run_daily
+from app.stores.offload.report import OffloadReport
+from tests.support.clock import FakeClock
+
+DAY = timedelta(days=1)
+OLD = timedelta(days=8)
+
+
+def holder(name: str) -> Holder:
+    """Return a holder on a host that is not this one."""
+    return Holder(host="elsewhere", boot_id="b", pid=7, started="1", instance=name)
+
+
+@dataclass
+class World:
+    """What a test of the offload acts on; ``archive`` is what the job and the store's reader see."""
+
+    path: Path
+    clock: FakeClock = field(default_factory=FakeClock)
+    objects: MemoryArchive = field(default_factory=MemoryArchive)
+    archive: ObjectStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.archive = self.objects
+        self.store: Any = self.make_store()
+        self.ledger: ArchiveLedger = self.make_ledger()
+
+    def make_store(self) -> SqliteCheckpointStore:
+        """Return a store on the database, with a reader that keeps nothing."""
+        return SqliteCheckpointStore(
+            self.path,
+            clock=self.clock,
+            is_gone=lambda _: False,
+            archive=ArchiveReader(lambda: self.archive, cache_bytes=0),
+        )
+
+    def make_ledger(self) -> SqliteLedger:
+        """Return a ledger of the database."""
+        return SqliteLedger(self.path, clock=self.clock, is_gone=lambda _: False)
+
+    async def run(
+        self,
+        run_id: str,
+        outputs: Sequence[JsonValue] = ("one", {"two": 2}, [3]),
+        *,
+        status: RunStatus = RunStatus.COMPLETED,
+        tenant_id: str = "default",
+    ) -> RunState:
+        """Record a run of one step for each output, and end it."""
+        await self.store.create(run_id, workflow="w", inputs={"of": run_id}, tenant_id=tenant_id)
+        version = 0
+        for number, output in enumerate(outputs):
+            appended = await self.store.append(
+                run_id,
+                f"s/{number}",
+                output,
+                fingerprint=f"f{number}",
+                meta={"n": number},
+                expected_version=version,
+                tenant_id=tenant_id,
+            )
+            version = appended.version
+        if status is not RunStatus.RUNNING:
+            await self.store.finish(
+                run_id,
+                status,
+                result=["of", run_id] if status is RunStatus.COMPLETED else None,
+                error="e" if status in {RunStatus.FAILED, RunStatus.ABORTED} else None,
+                waiting_for="signal" if status is RunStatus.WAITING else None,
+                expected_version=version,
+                tenant_id=tenant_id,
+            )
+        return await self.state(run_id, tenant_id=tenant_id)
+
+    async def state(self, run_id: str, *, tenant_id: str = "default") -> RunState:
+        """Load a run that is there."""
+        found: RunState | None = await self.store.load(run_id, tenant_id=tenant_id)
+        assert found is not None
+        return found
+
+    async def offload(self, **options: Any) -> OffloadReport:
+        """Run the daily job: copy after three days, purge after seven."""
+        options = {"idle": 3 * DAY, "retention": 7 * DAY, "holder": holder("job"), **options}
+        return await run_daily(self.ledger, self.archive, **options)
+
+    async def archived(
+        self, run_id: str, outputs: Sequence[JsonValue] = ("one", {"two": 2}, [3]), **options: Any
+    ) -> RunState:
+        """Record a run, let it grow old, and move it to the archive; return it as it was before."""
+        before = await self.run(run_id, outputs, **options)
+        self.clock.advance(OLD)
+        await self.offload()
+        return before
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self.store.close()
+        await self.ledger.close()
+
+
+def same(before: RunState, after: RunState) -> bool:
+    """Whether two states are of the same run, wherever its steps lie."""
+    return (
+        before.steps == after.steps
+        and before.head.head_hash == after.head.head_hash
+        and before.head.version == after.head.version
+        and before.head.inputs == after.head.inputs
+        and before.head.result == after.head.result
+        and before.head.status == after.head.status
+    )
