@@ -18,6 +18,8 @@ from hypothesis import settings as hypothesis_settings
 if TYPE_CHECKING:
     from tests.support.servers.postgres import PostgresServer
 
+pytest_plugins = ["tests.support.servers.fixtures"]
+
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = (
     "ANTHROPIC_",

@@ -1,4 +1,4 @@
-"""A Valkey server for the tests of the stores: one for all of them, emptied before each."""
+"""A Valkey server for tests: one for a whole session, emptied before each test that asks for it."""
 
 from __future__ import annotations
 
