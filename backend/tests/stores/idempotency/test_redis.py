@@ -83,6 +83,9 @@ class TestRedisIdempotencyStore(IdempotencyContract):
             first = await count("begin", store.begin("k", "f", holder=ended_process(), lease=LEASE))
             dead = await count("begin of a dead holder's key", store.begin("k", "f", holder=ME, lease=LEASE))
             await count("begin of a busy key", store.begin("k", "f", holder=OTHER))
+            await started(store, "lapsed")
+            clock.advance(LEASE)
+            await count("begin at the end of a lease", store.begin("lapsed", "f", holder=OTHER))
             assert isinstance(first, Started)
             assert isinstance(dead, Started)
             await count("heartbeat", store.heartbeat("k", dead.token))
@@ -95,7 +98,7 @@ class TestRedisIdempotencyStore(IdempotencyContract):
 
         assert trips.pop("begin of a dead holder's key") == 2
         assert trips == dict.fromkeys(trips, 1)
-        assert len(trips) == 6
+        assert len(trips) == 7
 
     async def test_two_stores_on_one_server_are_one(
         self, store: RedisIdempotencyStore, valkey: ValkeyServer, clock: FakeClock
