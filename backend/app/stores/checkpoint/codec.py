@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import threading
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from app.errors import StateNotStorableError
 
@@ -26,11 +27,20 @@ MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 100
 """How deeply lists and objects may be nested."""
 
+
+class _Extent(NamedTuple):
+    """At least how many bytes a value has as JSON, and how many levels it has below it."""
+
+    size_bytes: int
+    height: int
+
+
 _PLAIN: Final = b"\x01"
 _ZSTD: Final = b"\x02"
 _TRY_COMPRESSION_FROM: Final = 128
 _ZSTD_LEVEL: Final = 3
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_SCALAR: Final = _Extent(1, 0)
 _compressors = threading.local()
 """One compressor for each thread: it is not safe for two, and making one takes as long as compressing 2 KB."""
 
@@ -42,7 +52,7 @@ def canonical_json(value: object, *, what: str = "the value") -> bytes:
         StateNotStorableError: it is not made of None, bool, int, finite float, str, list, tuple and dict with str keys;
             or it is larger than ``MAX_VALUE_BYTES``, or nested more than ``MAX_DEPTH`` deep.
     """
-    _check(value, what=what, path="$", depth=0)
+    _check(value, what=what, path="$", depth=0, known={})
     try:
         encoded = _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
@@ -51,10 +61,7 @@ def canonical_json(value: object, *, what: str = "the value") -> bytes:
         # Python refuses to write and to read integers of more than 4,300 digits.
         raise StateNotStorableError(f"{what} has an integer of thousands of digits; store it as a str") from None
     if len(encoded) > MAX_VALUE_BYTES:
-        raise StateNotStorableError(
-            f"{what} has {len(encoded):,} bytes as JSON; at most {MAX_VALUE_BYTES:,} are stored. "
-            "Keep large data elsewhere and record where it lies"
-        )
+        raise _too_large(what, f"{len(encoded):,}")
     return encoded
 
 
@@ -104,24 +111,60 @@ def _compressor() -> zstandard.ZstdCompressor:
     return found
 
 
-def _check(value: object, *, what: str, path: str, depth: int) -> None:
+def _check(value: object, *, what: str, path: str, depth: int, known: dict[int, _Extent]) -> _Extent:
+    """Refuse what JSON cannot express or what is too much, before any of it is written out.
+
+    ``known`` has the lists and dicts that were looked at: a few that hold each other many times over are small in
+    memory, and endless as JSON.
+    """
     if depth > MAX_DEPTH:
-        raise StateNotStorableError(f"{what} is nested more than {MAX_DEPTH} deep")
-    if value is None or isinstance(value, bool | int | str):
-        return
+        raise _too_deep(what)
+    if isinstance(value, str):
+        return _Extent(len(value) + 2, 0)
+    if value is None or isinstance(value, int):  # a bool is one too
+        return _SCALAR
     if isinstance(value, float):
         if not math.isfinite(value):
             raise StateNotStorableError(f"{what} has {value} at {path}, which JSON cannot express")
-    elif isinstance(value, list | tuple):
+        return _SCALAR
+    if (extent := known.get(id(value))) is not None:
+        if depth + extent.height > MAX_DEPTH:
+            raise _too_deep(what)
+        return extent
+    size_bytes, height = 2, 0
+    for place, item in _items(value, what=what, path=path):
+        below = _check(item, what=what, path=path + place, depth=depth + 1, known=known)
+        size_bytes += below.size_bytes + 1
+        height = max(height, below.height + 1)
+        if size_bytes - 1 > MAX_VALUE_BYTES:
+            raise _too_large(what, f"more than {MAX_VALUE_BYTES:,}")
+    extent = known[id(value)] = _Extent(size_bytes, height)
+    return extent
+
+
+def _items(value: object, *, what: str, path: str) -> Iterator[tuple[str, object]]:
+    """Yield what a list or dict holds, and where."""
+    if isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            _check(item, what=what, path=f"{path}[{index}]", depth=depth + 1)
+            yield f"[{index}]", item
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise StateNotStorableError(f"{what} has a key that is not a str at {path}: {key!r:.60}")
-            _check(item, what=what, path=f"{path}.{key:.40}", depth=depth + 1)
+            yield f".{key:.40}", item
     else:
         raise StateNotStorableError(
             f"{what} has a {type(value).__name__} at {path}, which is not JSON. "
             "Return dicts, lists, strings, numbers, booleans or None"
         )
+
+
+def _too_large(what: str, size: str) -> StateNotStorableError:
+    return StateNotStorableError(
+        f"{what} has {size} bytes as JSON; at most {MAX_VALUE_BYTES:,} are stored. "
+        "Keep large data elsewhere and record where it lies"
+    )
+
+
+def _too_deep(what: str) -> StateNotStorableError:
+    return StateNotStorableError(f"{what} is nested more than {MAX_DEPTH} deep")

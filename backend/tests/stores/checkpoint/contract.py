@@ -926,6 +926,36 @@ class CheckpointContract:
         assert state is not None
         assert state.step_outputs == {"large": "x" * (MAX_VALUE_BYTES - 2), "deep": deep}
 
+    async def test_values_that_hold_a_part_many_times(self, store: CheckpointStorage) -> None:
+        """What is small in memory and endless as JSON is refused at once, also where only one place is too deep."""
+        await store.create("r")
+        lists: Any = 1
+        dicts: Any = 1
+        for _ in range(60):
+            lists, dicts = [lists, lists], {"a": dicts, "b": dicts}
+        high: Any = 1
+        for _ in range(MAX_DEPTH - 1):
+            high = [high]
+
+        await store.append("r", "twice", [high, high], expected_version=0)
+        refused: list[tuple[Any, str]] = [
+            (
+                ["x" * 2**20] * 17,
+                "more than",
+            ),  # first, since without a bound the next ones take all memory that there is
+            (["x" * 2**20] * 20_000, "more than"),
+            (lists, "more than"),
+            (dicts, "more than"),
+            ([high, [high]], "deep"),
+        ]
+        for bad, said in refused:
+            with pytest.raises(StateNotStorableError, match=said):
+                await store.append("r", "bad", bad, expected_version=1)
+
+        state = await store.load("r")
+        assert state is not None
+        assert state.step_outputs == {"twice": [high, high]}
+
     async def test_arguments_out_of_range(self, store: CheckpointStorage) -> None:
         """Numbers, times, statuses and cursors outside what a verb takes are refused."""
         await store.create("r")
