@@ -47,6 +47,22 @@ def test_a_file_is_made_where_the_locale_is_ascii(tmp_path: Path) -> None:
     assert int(made.stdout) >= 3
 
 
+def test_a_connection_is_set_to_lose_nothing(tmp_path: Path) -> None:
+    """Whoever opens a file syncs each commit (2 is FULL) in its log, and trusts no foreign schema."""
+    path = tmp_path / "nova.db"
+    open_database(path).close()
+
+    with closing(open_database(path)) as connection:
+        settings = {
+            name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("synchronous", "journal_mode", "foreign_keys", "trusted_schema", "page_size")
+        }
+
+    assert settings == {
+        "synchronous": 2, "journal_mode": "wal", "foreign_keys": 1, "trusted_schema": 0, "page_size": 8192,
+    }  # fmt: skip
+
+
 class _Interrupted(sqlite3.Connection):
     """A connection with a moment at which another program opens the same file, from beginning to end."""
 

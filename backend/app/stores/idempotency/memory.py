@@ -33,7 +33,7 @@ class InMemoryIdempotencyStore:
     Every verb runs without an await and under a lock, so it is atomic among tasks, event loops and threads.
 
     Args:
-        clock: the time, for tests.
+        clock: the time, for tests; a time before an earlier one reads as the earlier one.
     """
 
     def __init__(self, *, clock: Clock | None = None) -> None:
@@ -41,6 +41,7 @@ class InMemoryIdempotencyStore:
         self._lock = threading.Lock()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._last_token = 0
+        self._latest_ms = 0
 
     async def begin(
         self,
@@ -58,7 +59,7 @@ class InMemoryIdempotencyStore:
         lease_ms = checks.lease_to_ms(lease)
 
         with self._lock:
-            now_ms = self._clock()
+            now_ms = self._now()
             entry = self._live(name, now_ms)
             known = entry.record if entry else None
             record.check_fingerprint(known, fingerprint, key=key)
@@ -91,7 +92,7 @@ class InMemoryIdempotencyStore:
         digest = record.result_digest(result)
 
         with self._lock:
-            now_ms = self._clock()
+            now_ms = self._now()
             done = record.completed(
                 self._known(name, now_ms), token, digest=digest, ttl_ms=ttl_ms, now_ms=now_ms, key=key
             )
@@ -103,7 +104,7 @@ class InMemoryIdempotencyStore:
         checks.check_token(token)
 
         with self._lock:
-            now_ms = self._clock()
+            now_ms = self._now()
             self._entries[name] = _Entry(record.abandoned(self._known(name, now_ms), token, now_ms=now_ms, key=key))
 
     async def heartbeat(
@@ -115,13 +116,17 @@ class InMemoryIdempotencyStore:
         lease_ms = checks.lease_to_ms(lease)
 
         with self._lock:
-            now_ms = self._clock()
+            now_ms = self._now()
             self._entries[name] = _Entry(
                 record.prolonged(self._known(name, now_ms), token, lease_ms=lease_ms, now_ms=now_ms, key=key)
             )
 
     async def close(self) -> None:
         """Do nothing: there is nothing to let go of, and what is known stays."""
+
+    def _now(self) -> int:
+        self._latest_ms = max(self._latest_ms, self._clock())
+        return self._latest_ms
 
     def _live(self, name: tuple[str, str], now_ms: int) -> _Entry | None:
         entry = self._entries.get(name)

@@ -323,6 +323,28 @@ async def test_a_refused_write_undoes_only_itself(store: SqliteCheckpointStore) 
     assert await _list(store) == ["r4", "r3", "r2", "r1", "r0"]
 
 
+async def test_writes_that_wait_share_a_commit(store: SqliteCheckpointStore, blockbuster: BlockBuster) -> None:
+    """What comes while the thread is at work is committed at once, however much it is."""
+    blockbuster.deactivate()
+    works, may_end = threading.Event(), threading.Event()
+    statements: list[str] = []
+
+    def hold(connection: sqlite3.Connection, _now_ms: int) -> None:
+        works.set()
+        may_end.wait(timeout=60)
+        connection.set_trace_callback(statements.append)
+
+    holding = asyncio.create_task(store._database.write(hold))
+    await asyncio.to_thread(works.wait, 60)
+    creating = [asyncio.create_task(store.create(f"r{index}")) for index in range(20)]
+    await asyncio.sleep(0)
+    may_end.set()
+    await asyncio.gather(holding, *creating)
+
+    # The first is that of the work that held the thread.
+    assert list(map(_verb, statements)).count("COMMIT") == 2
+
+
 async def test_a_broken_statement_fails_alone(store: SqliteCheckpointStore, clock: FakeClock) -> None:
     """Work that breaks a rule of the schema fails as unavailable; what shares its commit is recorded."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from app.stores.idempotency.contract import Started
 from app.stores.idempotency.memory import InMemoryIdempotencyStore
 
-from .contract import BackDoor, FakeClock, IdempotencyContract
+from .contract import ME, BackDoor, FakeClock, IdempotencyContract
 
 
 class MemoryBackDoor(BackDoor):
@@ -34,3 +36,17 @@ class TestInMemoryIdempotencyStore(IdempotencyContract):
     def back_door(self, store: InMemoryIdempotencyStore) -> BackDoor:
         """Give the look inside."""
         return MemoryBackDoor(store)
+
+    async def test_a_clock_that_steps_back_brings_no_result_back(
+        self, store: InMemoryIdempotencyStore, clock: FakeClock
+    ) -> None:
+        """A time before an earlier one reads as the earlier one: what has expired stays so."""
+        begun, other = await store.begin("k", "f", holder=ME), await store.begin("other", "f", holder=ME)
+        assert isinstance(begun, Started)
+        assert isinstance(other, Started)
+        await store.complete("k", begun.token, b"result", ttl=timedelta(seconds=1))
+        clock.now_ms += 1_000
+        await store.heartbeat("other", other.token)
+        clock.now_ms -= 500
+
+        assert isinstance(await store.begin("k", "f", holder=ME), Started)
