@@ -225,5 +225,5 @@ TestRedisAgainstTheModel = RedisIdempotencyMachine.TestCase
 TestRedisAgainstTheModel.settings = settings(max_examples=40, stateful_step_count=40)
 TestSqliteForLong = pytest.mark.timeout(3_600)(pytest.mark.soak(SoakedMachine.TestCase))
 TestSqliteForLong.settings = settings(max_examples=3_000, stateful_step_count=60)
-TestRedisForLong = pytest.mark.soak(SoakedRedisMachine.TestCase)
+TestRedisForLong = pytest.mark.timeout(3_600)(pytest.mark.soak(SoakedRedisMachine.TestCase))
 TestRedisForLong.settings = settings(max_examples=3_000, stateful_step_count=60)
