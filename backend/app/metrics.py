@@ -66,10 +66,12 @@ class GuardMetrics:
     Attributes:
         retries: attempts after the first, by the code of the error before.
         fallbacks: adapters that were passed over, by the code of their error.
-        refusals: calls that a budget refused, by the window that was in the way; ``unbounded`` for a call without one.
+        refusals: calls that a budget refused, by the window that was in the way; ``unbounded`` for a call without one,
+            ``stopped`` under an emergency stop.
         overage_cents: by how much bills were above their holds.
         uncertain: holds that were charged because the outcome of their call is unknown, by the reason.
         uncertain_cents: what was charged for them.
+        undelivered: holds whose closing never reached the store: the end of the lease charges each in full.
         replays: calls that were answered from the record of their idempotency key.
         takeovers: idempotency keys that were begun again after a crash, a failure or a lost lease.
         lease_losses: of runs and of keys, seen by whoever lost one.
@@ -82,6 +84,7 @@ class GuardMetrics:
     overage_cents: Counter
     uncertain: Counter
     uncertain_cents: Counter
+    undelivered: Counter
     replays: Counter
     takeovers: Counter
     lease_losses: Counter
@@ -207,6 +210,9 @@ def build_guard_metrics(registry: CollectorRegistry) -> GuardMetrics:
         overage_cents=counter("nova_budget_overage_cents", "By how much bills were above their holds."),
         uncertain=counter("nova_budget_uncertain", "Holds charged because nobody knows the bill.", "reason"),
         uncertain_cents=counter("nova_budget_uncertain_cents", "What was charged for uncertain holds.", "reason"),
+        undelivered=counter(
+            "nova_budget_undelivered", "Holds whose closing never reached the store; the lease charges."
+        ),
         replays=counter("nova_idempotency_replays", "Calls answered from the record of their key."),
         takeovers=counter("nova_idempotency_takeovers", "Keys that were begun again."),
         lease_losses=counter("nova_lease_losses", "Leases that somebody else took over.", "kind"),
@@ -218,7 +224,7 @@ def build_guard_metrics(registry: CollectorRegistry) -> GuardMetrics:
             registry=registry,
         ),
     )
-    for window in ("total", "month", "day", "hour", "unbounded"):
+    for window in ("total", "month", "day", "hour", "unbounded", "stopped"):
         families.refusals.labels(window)
     for reason in UNCERTAIN_REASONS:
         families.uncertain.labels(reason)

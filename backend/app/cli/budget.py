@@ -16,7 +16,7 @@ from app.stores.budget.contract import HoldState, Window
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.stores.budget.contract import AuditReport, Hold, WindowUsage
+    from app.stores.budget.contract import AuditReport, Hold, Stopped, WindowUsage
 
 __all__ = ["group", "usage_table"]
 
@@ -167,6 +167,84 @@ def audit(ctx: typer.Context, *, json: JsonOption = False) -> None:
         raise typer.Exit(ExitCode.STORE_DAMAGED)
 
 
+@group.command("repair")
+def repair(
+    ctx: typer.Context,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be changed.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Set each counter that differs from its entries to what they say, and nothing else.
+
+    Example:  nova budget repair --dry-run
+    """
+    from app.cli.documents import audit_document
+
+    session = session_of(ctx, json=json)
+
+    async def work() -> AuditReport:
+        store = session.budget()
+        return await (store.audit if dry_run else store.repair)(tenant_id=session.tenant)
+
+    report = session.execute(work)
+    session.show({**audit_document(report), "repaired": not (dry_run or report.clean)}, lambda: _audit_view(report))
+    if not (report.clean or session.json):
+        session.note("nothing was changed" if dry_run else "each of them is now what was recomputed")
+
+
+@group.command("stop")
+def stop(
+    ctx: typer.Context,
+    *,
+    everybody: Annotated[bool, typer.Option("--all", help="All tenants; it takes effect within a second.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is shown to whoever is refused.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Stop in an emergency: no call is made on the tenant's budgets until `nova budget go`.
+
+    Calls under way go on, and are charged. Runs that are refused are parked, and go on with `nova resume`.
+
+    Example:  nova budget stop --reason 'runaway agent'
+    """
+    from app.cli.documents import stop_document
+
+    session = session_of(ctx, json=json)
+    tenant_id = None if everybody else session.tenant
+    made = session.execute(lambda: session.budget().stop(reason=reason, tenant_id=tenant_id))
+    session.show(stop_document(made, tenant_id=tenant_id), lambda: _stop_view(session, made, tenant_id))
+
+
+@group.command("go")
+def go(
+    ctx: typer.Context,
+    *,
+    everybody: Annotated[bool, typer.Option("--all", help="Lift the stop of all tenants.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Lift the emergency stop.
+
+    Example:  nova budget go
+    """
+    from app.cli.documents import stop_document
+
+    session = session_of(ctx, json=json)
+    tenant_id = None if everybody else session.tenant
+
+    async def work() -> Stopped | None:
+        await session.budget().go(tenant_id=tenant_id)
+        # The one lifts no stop of the other.
+        return await session.budget().stopped(tenant_id=session.tenant if everybody else None)
+
+    other = session.execute(work)
+    session.show(stop_document(None, tenant_id=tenant_id), lambda: _stop_view(session, None, tenant_id))
+    if other is not None and not session.json:
+        session.note(
+            f"the tenant {session.tenant!r} itself is still stopped: {session.nova} budget go"
+            if everybody
+            else f"all tenants are still stopped: {session.nova} budget go --all"
+        )
+
+
 def usage_table(session: Session, windows: Sequence[WindowUsage]) -> RenderableType:
     """Return a table with a row for what each scope has spent in all, and a bar for each window that has a limit."""
     from rich.console import Group
@@ -249,3 +327,17 @@ def _audit_view(report: AuditReport) -> RenderableType:
     for index, finding in enumerate(report.findings):
         made.add_row(finding.scope, finding.window_id, finding.counter, recorded[index], recomputed[index])
     return made
+
+
+def _stop_view(session: Session, stop: Stopped | None, tenant_id: str | None) -> RenderableType:
+    from rich.text import Text
+
+    from app.cli.output import moment, printable
+
+    whose = "all tenants" if tenant_id is None else f"tenant {tenant_id}"
+    option = " --all" if tenant_id is None else ""
+    if stop is None:
+        return Text(f"{printable(whose)}: calls are made", style="green")
+    reason = f" ({stop.reason})" if stop.reason else ""
+    told = f"{whose}: stopped since {moment(stop.since)}{reason}. To lift it: {session.nova} budget go{option}"
+    return Text(printable(told), style="bold red")

@@ -10,7 +10,7 @@ from app.money import MICROCENTS_PER_USD
 
 if TYPE_CHECKING:
     from app.money import Microcents
-    from app.stores.budget.contract import AuditReport, Hold, WindowUsage
+    from app.stores.budget.contract import AuditReport, Hold, Stopped, WindowUsage
     from app.stores.checkpoint.contract import RunHead, Step, StepRecord
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "money",
     "run_document",
     "step_document",
+    "stop_document",
     "window_document",
 ]
 
@@ -127,4 +128,14 @@ def audit_document(report: AuditReport) -> dict[str, Any]:
             }
             for finding in report.findings
         ],
+    }
+
+
+def stop_document(stop: Stopped | None, *, tenant_id: str | None) -> dict[str, Any]:
+    """Return whether a tenant, or all (None), are stopped."""
+    return {
+        "tenant": tenant_id,
+        "stopped": stop is not None,
+        "since": None if stop is None else stop.since.isoformat(),
+        "reason": None if stop is None else stop.reason,
     }

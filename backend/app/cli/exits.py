@@ -74,7 +74,7 @@ _MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.RUN_ABORTED: "the run was aborted",
     ExitCode.RUN_CHANGED: "the workflow or its input differs from what the run recorded",
     ExitCode.RUN_CONFLICT: "another writer was quicker; nothing of this one was recorded",
-    ExitCode.BUDGET_REFUSED: "a limit would be passed; the call was not made",
+    ExitCode.BUDGET_REFUSED: "a limit would be passed, or an emergency stop is in force; the call was not made",
     ExitCode.UNPRICED: "a model without a known price or upper bound, where a limit applies",
     ExitCode.HOLD: "no such hold, it is final, or its call may still be under way",
     ExitCode.STORE_UNAVAILABLE: "a store did not answer, is locked, may not be opened, or its disk is full",
@@ -141,6 +141,8 @@ def _waiting(nova: str, error: object) -> str | None:
     change = f"{nova} budget set {shlex.quote(f'run:{error.run_id}')} AMOUNT"
     if isinstance(refused, errors.BudgetExceededError):
         change = _raise_limit(nova, refused)
+    elif isinstance(refused, errors.BudgetStoppedError):
+        change = _lift_stop(nova, refused)
     return f"{change}, then: {nova} resume {shlex.quote(error.run_id)}"
 
 
@@ -163,6 +165,11 @@ def _raise_limit(nova: str, error: errors.BudgetExceededError) -> str:
     return f"at least, for this call alone: {nova} budget set {shlex.quote(error.scope)} '{amount}'{window}"
 
 
+def _lift_stop(nova: str, error: object) -> str:
+    assert isinstance(error, errors.BudgetStoppedError)
+    return f"when it is safe again: {nova} budget go{' --all' if error.tenant_id is None else ''}"
+
+
 def _taken_over(nova: str, error: object) -> str | None:
     assert isinstance(error, errors.LeaseLostError)
     return f"how it goes on there: {nova} runs show {shlex.quote(error.run_id)}"
@@ -181,6 +188,7 @@ _TABLE: Final[dict[type[errors.NovaError], tuple[ExitCode, _Remedy]]] = {
     errors.StoreDamagedError: (ExitCode.STORE_DAMAGED, _nothing),
     errors.BudgetError: (ExitCode.BUDGET_REFUSED, _nothing),
     errors.BudgetExceededError: (ExitCode.BUDGET_REFUSED, _exceeded),
+    errors.BudgetStoppedError: (ExitCode.BUDGET_REFUSED, _lift_stop),
     errors.HoldConflictError: (ExitCode.HOLD, lambda nova, _: f"{nova} budget holds"),
     errors.UnknownHoldError: (ExitCode.HOLD, lambda nova, _: f"{nova} budget holds"),
     errors.UnboundedCallError: (ExitCode.UNPRICED, _nothing),

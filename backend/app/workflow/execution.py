@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import (
     BudgetExceededError,
+    BudgetStoppedError,
     CheckpointError,
     LeaseLostError,
     NovaError,
@@ -183,7 +184,7 @@ class Execution:
             return await self._park(error)
         if cause is StopCause.INTERRUPTED or failure is None:
             return self._outcome(RunStatus.RUNNING)
-        if isinstance(failure, BudgetExceededError):
+        if isinstance(failure, BudgetExceededError | BudgetStoppedError):
             return await self._park(failure)
         if isinstance(failure, StoreError | CheckpointError | WorkflowChangedError) or not isinstance(
             failure, Exception

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from app.errors import (
     BudgetExceededError,
+    BudgetStoppedError,
     CheckpointStoreUnavailableError,
     InvalidInputError,
     LeaseLostError,
@@ -203,7 +204,7 @@ class Run:
             fingerprint=request_fingerprint(prompt, config),
             attempt=lambda context: attempt_once(function, (), context=context, timeout=limit),
             to_record=response_json,
-            from_record=lambda value: read_response(value, schema=None if config is None else config.schema),
+            from_record=read_response,
             policy=retry_policy(retries),
         )
         return await self._do(step_id, work)
@@ -325,7 +326,7 @@ class Run:
     async def _after_failure(self, step_id: str, policy: RetryPolicy, error: Exception, *, attempt: int) -> None:
         """Return when the next attempt may begin, or raise what ends the step."""
         stop = self._parts.stop
-        if isinstance(error, BudgetExceededError):
+        if isinstance(error, BudgetExceededError | BudgetStoppedError):
             stop.request(StopCause.PARKED, error)
         elif policy.retries(error, attempt=attempt) and not stop.requested:
             delay_s = policy.delay_s(error, attempt=attempt, random=self._parts.random)

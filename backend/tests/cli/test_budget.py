@@ -230,3 +230,53 @@ def test_an_audit_is_clean_or_names_the_counter_that_is_wrong(nova: Nova) -> Non
     assert (finding["scope"], finding["counter"]) == ("run:tour", "spent")
     assert finding["recorded"]["microcents"] - finding["recomputed"]["microcents"] == 1
     assert "$0.07000001" in told.out
+
+
+@pytest.mark.usefixtures("spent")
+def test_a_repair_does_what_its_dry_run_says(nova: Nova) -> None:
+    """The dry run changes nothing; the repair makes the audit clean, and names what it changed."""
+    with sqlite3.connect(load_settings().database_file) as connection:
+        connection.execute(
+            "UPDATE budget_counters SET spent = spent + 7 WHERE scope = 'tenant' AND window_id = 'total'"
+        )
+    connection.close()
+
+    planned = nova("budget", "repair", "--dry-run", "--json").check().json
+    still = nova("budget", "audit", "--json")
+    repaired = nova("budget", "repair", "--json").check().json
+    words = nova("budget", "repair").check().out
+
+    assert (planned["repaired"], repaired["repaired"]) == (False, True)
+    assert planned["findings"] == still.json["findings"] == repaired["findings"]
+    assert still.code == 31
+    assert nova("budget", "audit").check().out == words
+    assert words.startswith("clean")
+
+
+def test_a_stop_refuses_until_it_is_lifted(nova: Nova) -> None:
+    """A question is refused with the reason and the way out; the exit code is that of a refused budget."""
+    stopped = nova("budget", "stop", "--reason", "runaway agent", "--json").check().json
+    refused = nova("ask", "hello")
+    lifted = nova("budget", "go").check()
+    answered = nova("ask", "hello").check()
+
+    assert (stopped["tenant"], stopped["stopped"], stopped["reason"]) == ("default", True, "runaway agent")
+    assert refused.code == 20
+    assert "runaway agent" in refused.err
+    assert "nova budget go" in refused.err
+    assert lifted.out.strip() == "tenant default: calls are made"
+    assert answered.out
+
+
+def test_the_stop_of_all_tenants_is_lifted_by_its_own_command(nova: Nova) -> None:
+    """It stops whichever tenant asks; lifting one's own stop does not lift it, and says so."""
+    nova("budget", "stop", "--all").check()
+    refused = nova("--tenant", "acme", "ask", "hello")
+    own = nova("--tenant", "acme", "budget", "go").check()
+    still = nova("--tenant", "acme", "ask", "hello")
+    nova("budget", "go", "--all").check()
+
+    assert (refused.code, still.code) == (20, 20)
+    assert "budget go --all" in refused.err
+    assert "all tenants are still stopped" in own.err
+    assert nova("--tenant", "acme", "ask", "hello").check().out

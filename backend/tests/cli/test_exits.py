@@ -41,6 +41,7 @@ def _made(cls: type[errors.NovaError]) -> errors.NovaError:
         "expires_in": timedelta(seconds=5),
         "step_id": "notes/0",
         "hold_id": "hold-1",
+        "tenant_id": "default",
     }.items():
         setattr(error, name, value)
     return error
@@ -82,6 +83,7 @@ def test_an_error_of_nova_is_explained_with_its_text_and_a_code_of_its_own(cls: 
         (errors.WorkflowChangedError, 18),
         (errors.LeaseLostError, 19),
         (errors.BudgetExceededError, 20),
+        (errors.BudgetStoppedError, 20),
         (errors.UnboundedCallError, 21),
         (errors.UnknownHoldError, 22),
         (errors.BudgetStoreUnavailableError, 30),

@@ -14,6 +14,7 @@ from uuid import uuid4
 from app.errors import (
     BudgetError,
     BudgetExceededError,
+    BudgetStoppedError,
     BudgetStoreUnavailableError,
     HoldConflictError,
     StoreError,
@@ -24,7 +25,8 @@ from app.metrics import GuardMetrics, guard_metrics
 from app.money import Microcents, format_usd, microcents_to_cents
 from app.skills.guards.wrapper import Patience, persist, to_the_end
 from app.skills.llm_invoke_v2 import CallContext, LLMConfig
-from app.stores.budget.contract import BudgetStore, Hold, Refused
+from app.stores.budget.contract import BudgetStore, Hold, Refused, Stopped
+from app.stores.budget.stop import global_stop, stopped_error
 
 __all__ = ["LEASE_MARGIN", "HoldKeeper", "hold_id_of", "lease_of"]
 
@@ -60,23 +62,34 @@ class HoldKeeper:
         tenant_id: str,
         unbounded: UnboundedCallError | None = None,
     ) -> Hold:
-        """Take a hold, in one round trip. If it raises, cancelled or not, the call must not be made, and no hold stays.
+        """Take a hold, in one round trip; once a second another one asks whether all tenants are stopped.
+
+        If it raises, cancelled or not, the call must not be made, and no hold stays.
 
         Args:
             unbounded: why ``amount`` is no bound; raised if one of the scopes has a limit.
 
         Raises:
             BudgetExceededError: it does not fit under a limit.
+            BudgetStoppedError: the tenant is stopped, or all are.
             UnboundedCallError: ``unbounded``, where a limit applies.
             HoldConflictError: the id was used before.
             BudgetStoreUnavailableError: the store did not answer.
         """
+        try:
+            await global_stop(self._budget).check()
+        except BudgetStoppedError:
+            (await guard_metrics()).refusals.labels("stopped").inc()
+            raise
         try:
             result = await to_the_end(self._budget.reserve(hold_id, amount, scopes, lease=lease, tenant_id=tenant_id))
         except (asyncio.CancelledError, BudgetStoreUnavailableError):
             # It may have been taken all the same, and nobody would ever close it.
             await to_the_end(self._take_back(hold_id, tenant_id))
             raise
+        if isinstance(result, Stopped):
+            (await guard_metrics()).refusals.labels("stopped").inc()
+            raise stopped_error(result, tenant_id=tenant_id)
         if isinstance(result, Refused):
             window = "unbounded" if unbounded else result.blocking[0].window
             (await guard_metrics()).refusals.labels(window).inc()
@@ -156,6 +169,8 @@ class HoldKeeper:
             if count is not None:
                 count(await guard_metrics())
         except (BudgetError, StoreError) as error:
+            if isinstance(error, StoreError):
+                (await guard_metrics()).undelivered.inc()
             _log.error(
                 "the hold %r of tenant %r could not be %s: %s; if it is still open, the end of its lease charges it in "
                 "full, until `nova budget correct`",

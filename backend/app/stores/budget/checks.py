@@ -21,6 +21,7 @@ __all__ = [
     "check_page",
     "check_scopes",
     "check_state",
+    "check_stoppable",
     "check_text",
     "check_window",
     "run_scope",
@@ -82,6 +83,15 @@ def check_page(limit: int) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
         raise InvalidInputError(f"limit must be an int from 1 to {MAX_PAGE} ({str(limit)[:40]} given)")
     return limit
+
+
+def check_stoppable(tenant_id: str | None, reason: str = "") -> str | None:
+    """Return the tenant that is to be stopped, None for all; the reason is a note."""
+    if tenant_id is not None:
+        check_name(tenant_id, what="tenant_id")
+    if check_text(reason, what="reason") is None:
+        raise InvalidInputError("reason must be a str, not None")
+    return tenant_id
 
 
 def check_text(text: str | None, *, what: str) -> str | None:

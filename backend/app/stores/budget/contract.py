@@ -12,6 +12,7 @@ window of every scope that it names, or in none. What may never happen:
 5. Per scope and window: spent = base + settled + expired + adjustments. ``audit`` recomputes it.
 6. Closed holds are kept for ``KEEP_CLOSED`` and then folded into the base; a verb on a folded id is
    ``UnknownHoldError`` and charges nothing.
+7. Under an emergency stop of its tenant no ``reserve`` is granted, a repeat included. What is held is closed as ever.
 
 Every verb is atomic, and one round trip to a server. Amounts are microcents.
 """
@@ -44,6 +45,7 @@ __all__ = [
     "Limit",
     "Refused",
     "ReserveResult",
+    "Stopped",
     "Window",
     "WindowUsage",
 ]
@@ -149,7 +151,7 @@ class Granted:
     """The hold stands in all of its scopes; ``windows`` shows each counter right after it was taken."""
 
     hold: Hold
-    windows: tuple[WindowUsage, ...]
+    windows: Sequence[WindowUsage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,15 @@ class Refused:
     blocking: tuple[WindowUsage, ...]
 
 
-ReserveResult: TypeAlias = Granted | Refused
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """An emergency stop: nothing is granted until somebody lifts it."""
+
+    since: datetime
+    reason: str
+
+
+ReserveResult: TypeAlias = Granted | Refused | Stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +230,7 @@ class BudgetStore(Protocol):
             tenant_id: the tenant that pays.
 
         Returns:
-            ``Granted``, or ``Refused`` with every window that was in the way.
+            ``Granted``; ``Refused`` with every window that was in the way; or ``Stopped`` while the tenant is stopped.
 
         Raises:
             HoldConflictError: the id is known with another amount or other scopes.
@@ -346,6 +356,35 @@ class BudgetStore(Protocol):
 
     async def audit(self, *, tenant_id: str = DEFAULT_TENANT) -> AuditReport:
         """Recompute every counter of the tenant from its entries, at one moment, and report what differs."""
+        ...
+
+    async def repair(self, *, tenant_id: str = DEFAULT_TENANT) -> AuditReport:
+        """Audit, and set each counter that differs to what its entries say, and nothing else.
+
+        What differs is corrected by its difference, so that a verb of somebody else meanwhile is not lost.
+
+        Returns:
+            The report of what was found and repaired; repairing again finds nothing.
+        """
+        ...
+
+    async def stop(self, *, reason: str = "", tenant_id: str | None = DEFAULT_TENANT) -> Stopped:
+        """Stop a tenant: no ``reserve`` that begins after this is granted, until ``go``.
+
+        A stop that is in force stays as it is. None stops all tenants: ``reserve`` does not look at that stop, whoever
+        makes calls asks for it (:class:`app.stores.budget.stop.GlobalStop`).
+
+        Returns:
+            The stop that is in force now.
+        """
+        ...
+
+    async def go(self, *, tenant_id: str | None = DEFAULT_TENANT) -> None:
+        """Lift the stop of a tenant, or that of all tenants (None); without one nothing happens."""
+        ...
+
+    async def stopped(self, *, tenant_id: str | None = DEFAULT_TENANT) -> Stopped | None:
+        """Return the stop of a tenant, or that of all tenants (None); None where there is none."""
         ...
 
     # The plain verbs, for programs that count a workflow's cost themselves. A run's scope is ``run:<run_id>``.

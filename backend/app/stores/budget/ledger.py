@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Sums
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -13,10 +13,10 @@ from uuid import uuid4
 from app.errors import HoldConflictError, InvalidInputError
 from app.money import Microcents, format_usd
 from app.stores.budget.contract import AuditFinding, AuditReport, Hold, HoldState, WindowUsage
-from app.stores.budget.rules import Counter
+from app.stores.budget.rules import NO_CHANGE, Change, Counter
 from app.stores.budget.windows import is_kept, kind_of
 
-__all__ = ["Adjustment", "EntryKind", "audit", "check_applies", "check_known", "named", "unnamed"]
+__all__ = ["Adjustment", "EntryKind", "audit", "check_applies", "check_known", "named", "repairs", "unnamed"]
 
 CounterKey = tuple[str, str]
 """Scope and window id, within a tenant."""
@@ -132,6 +132,20 @@ def audit(
         counter = counters.get(key, Counter())
         findings += _differences(key, counter, spent=counter.base + spent[key], held=held[key])
     return AuditReport(counters_checked=len(keys), holds_checked=holds_checked, findings=tuple(findings))
+
+
+def repairs(report: AuditReport) -> dict[CounterKey, Change]:
+    """Return what is to be added to each counter that differs from its entries."""
+    changes: dict[CounterKey, Change] = {}
+    for finding in report.findings:
+        key = (finding.scope, finding.window_id)
+        missing = finding.recomputed - finding.recorded
+        before = changes.get(key, NO_CHANGE)
+        if finding.counter == "spent":
+            changes[key] = replace(before, spent=missing)
+        else:
+            changes[key] = replace(before, held=missing)
+    return changes
 
 
 def _differences(key: CounterKey, counter: Counter, *, spent: Microcents, held: Microcents) -> list[AuditFinding]:

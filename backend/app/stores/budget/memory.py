@@ -28,6 +28,7 @@ from app.stores.budget.contract import (
     Limit,
     Refused,
     ReserveResult,
+    Stopped,
     Window,
     WindowUsage,
 )
@@ -82,6 +83,7 @@ class InMemoryBudgetStore:
         self._agenda: list[tuple[datetime, int, _Task]] = []
         self._order = itertools.count()
         self._latest_ms = 0
+        self._stops: dict[str | None, Stopped] = {}
 
     async def reserve(
         self,
@@ -99,6 +101,8 @@ class InMemoryBudgetStore:
         lease = checks.check_lease(lease)
 
         with self._at_now(tenant_id) as (book, now):
+            if tenant_id in self._stops:
+                return self._stops[tenant_id]
             known = book.holds.get(hold_id)
             if known is not None:
                 rules.check_repeat(known, amount, names)
@@ -264,6 +268,38 @@ class InMemoryBudgetStore:
         with self._at_now(tenant_id) as (book, now):
             entries = itertools.chain(book.named.values(), book.unnamed.values())
             return ledger.audit(book.counters, book.holds.values(), entries, now=now)
+
+    async def repair(self, *, tenant_id: str = DEFAULT_TENANT) -> AuditReport:
+        """Set each counter that differs to what its entries say; see the contract."""
+        check_name(tenant_id, what="tenant_id")
+
+        with self._at_now(tenant_id) as (book, now):
+            entries = itertools.chain(book.named.values(), book.unnamed.values())
+            report = ledger.audit(book.counters, book.holds.values(), entries, now=now)
+            for key, change in ledger.repairs(report).items():
+                self._add(book, key, change)
+            return report
+
+    async def stop(self, *, reason: str = "", tenant_id: str | None = DEFAULT_TENANT) -> Stopped:
+        """Stop a tenant, or all; see the contract."""
+        checks.check_stoppable(tenant_id, reason)
+
+        with self._at_now(tenant_id or DEFAULT_TENANT) as (_, now):
+            return self._stops.setdefault(tenant_id, Stopped(since=now, reason=reason))
+
+    async def go(self, *, tenant_id: str | None = DEFAULT_TENANT) -> None:
+        """Lift a stop; see the contract."""
+        checks.check_stoppable(tenant_id)
+
+        with self._lock:
+            self._stops.pop(tenant_id, None)
+
+    async def stopped(self, *, tenant_id: str | None = DEFAULT_TENANT) -> Stopped | None:
+        """Return a stop; see the contract."""
+        checks.check_stoppable(tenant_id)
+
+        with self._lock:
+            return self._stops.get(tenant_id)
 
     async def get_workflow_cost(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> Decimal:
         """Return what the run has spent in all, in cents, exactly."""

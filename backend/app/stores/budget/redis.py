@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import uuid4
 
+from app.errors import BudgetStoreUnavailableError
 from app.money import Microcents, cents_to_microcents, check_amount, microcents_to_cents
 from app.stores.budget import checks, ledger, redis_book, rules
 from app.stores.budget.contract import (
@@ -24,13 +25,23 @@ from app.stores.budget.contract import (
     Limit,
     Refused,
     ReserveResult,
+    Stopped,
     Window,
     WindowUsage,
 )
 from app.stores.budget.ledger import Adjustment, EntryKind
 from app.stores.budget.redis_audit import audited
-from app.stores.budget.redis_book import RedisBook, budget_script
-from app.stores.budget.redis_rows import damaged, entry_of, hold_of, limits_of, usages_of, windows_of
+from app.stores.budget.redis_book import ALL_TENANTS, RedisBook, budget_script
+from app.stores.budget.redis_rows import (
+    ShownUsage,
+    damaged,
+    entry_of,
+    field_of,
+    hold_of,
+    limits_of,
+    usages_of,
+    windows_of,
+)
 from app.stores.clock import Clock, from_ms
 from app.stores.names import DEFAULT_TENANT, check_name
 from app.stores.redis.connection import DEFAULT_POOL_SIZE, DEFAULT_TIMEOUT_S
@@ -48,6 +59,9 @@ _SET_LIMIT: Final = budget_script("set_limit")
 _NAMES: Final = budget_script("names")
 _HOLD: Final = budget_script("hold")
 _HOLDS: Final = budget_script("holds")
+_REPAIR: Final = budget_script("repair")
+_STOP: Final = budget_script("stop")
+_REPAIR_TRIES: Final = 5
 
 _STATES: Final = {HoldState.HELD: "h", HoldState.SETTLED: "s", HoldState.RELEASED: "r", HoldState.EXPIRED: "e"}
 
@@ -95,17 +109,30 @@ class RedisBudgetStore:
         what, now_ms, lines = await self._book.ask(
             _RESERVE, tenant_id, redis_book.CLEARED, hold_id, amount, lease_ms, *names, hold_id=hold_id
         )
+        if what == "stopped":
+            return _stop(lines)
         now = from_ms(now_ms)
         if what == "known":
             hold, windows = _with_counters(tenant_id, hold_id, lines)
             rules.check_repeat(hold, amount, names)
             return Granted(hold=hold, windows=windows)
         hours, *shown = lines
+        counted = windows_of(names, hours, now)
         if what == "taken":
-            hold = rules.new_hold(tenant_id, hold_id, amount, names, hourly=_hourly(names, hours), lease=lease, now=now)
-            before = usages_of(hold.windows, shown)
-            return Granted(hold=hold, windows=tuple(rules.taken(window, amount) for window in before))
-        windows = usages_of(windows_of(names, hours, now), shown)
+            # The same as rules.new_hold, whose windows are looked up here.
+            hold = Hold(
+                hold_id=hold_id,
+                tenant_id=tenant_id,
+                amount=amount,
+                scopes=names,
+                state=HoldState.HELD,
+                charged=0,
+                windows=counted,
+                created_at=now,
+                expires_at=now + lease,
+            )
+            return Granted(hold=hold, windows=ShownUsage(counted, shown, taken=amount))
+        windows = usages_of(counted, shown)
         if what == "refused":
             return Refused(requested=amount, blocking=rules.blocking(windows, amount))
         rules.check_room(windows, amount)
@@ -275,6 +302,49 @@ class RedisBudgetStore:
 
         return (await audited(self._book, tenant_id)).report()
 
+    async def repair(self, *, tenant_id: str = DEFAULT_TENANT) -> AuditReport:
+        """Set each counter that differs to what its entries say; see the contract."""
+        check_name(tenant_id, what="tenant_id")
+
+        for _ in range(_REPAIR_TRIES):
+            found = await audited(self._book, tenant_id)
+            report = found.report()
+            if report.clean:
+                return report
+            missing = [
+                part
+                for key, change in ledger.repairs(report).items()
+                for part in (field_of(key), change.spent, change.held)
+            ]
+            # Only while nobody else has repaired since: a difference that is added twice is a difference again.
+            what, _, _ = await self._book.run(_REPAIR, tenant_id, found.repairs, *missing)
+            if what == "repaired":
+                return report
+        raise BudgetStoreUnavailableError(
+            f"somebody else repairs the counters of tenant {tenant_id!r} at this moment; nothing was changed here. "
+            "Look at what `nova budget audit` says now"
+        )
+
+    async def stop(self, *, reason: str = "", tenant_id: str | None = DEFAULT_TENANT) -> Stopped:
+        """Stop a tenant, or all; see the contract."""
+        checks.check_stoppable(tenant_id, reason)
+
+        _, _, lines = await self._book.run(_STOP, tenant_id or ALL_TENANTS, "stop", reason)
+        return _stop(lines)
+
+    async def go(self, *, tenant_id: str | None = DEFAULT_TENANT) -> None:
+        """Lift a stop; see the contract."""
+        checks.check_stoppable(tenant_id)
+
+        await self._book.run(_STOP, tenant_id or ALL_TENANTS, "go", "")
+
+    async def stopped(self, *, tenant_id: str | None = DEFAULT_TENANT) -> Stopped | None:
+        """Return a stop; see the contract."""
+        checks.check_stoppable(tenant_id)
+
+        what, _, lines = await self._book.run(_STOP, tenant_id or ALL_TENANTS, "look", "")
+        return _stop(lines) if what == "stopped" else None
+
     async def get_workflow_cost(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> Decimal:
         """Return what the run has spent in all, in cents, exactly."""
         total, *_ = await self.usage(checks.run_scope(run_id), tenant_id=tenant_id)
@@ -390,11 +460,12 @@ def _with_counters(tenant_id: str, hold_id: str, lines: Sequence[str]) -> tuple[
     return hold, usages_of(hold.windows, lines[1:behind])
 
 
-def _hourly(names: Sequence[str], hours: str) -> list[str]:
-    return [name for name, per_hour in zip(names, hours, strict=True) if per_hour == "1"]
-
-
 def _current(scope: str, now_ms: int, lines: Sequence[str]) -> tuple[WindowUsage, ...]:
     """Return the current windows of a scope, from the line that says whether hours are counted, and its counters."""
     hours, *shown = lines
     return usages_of(windows_of((scope,), hours, from_ms(now_ms)), shown)
+
+
+def _stop(lines: Sequence[str]) -> Stopped:
+    since_ms, *reason = lines
+    return Stopped(since=from_ms(int(since_ms)), reason="\n".join(reason))

@@ -15,7 +15,7 @@ from app.stores.redis.scripts import Script, key_name, load_script
 if TYPE_CHECKING:
     from app.credentials import CredentialSource
 
-__all__ = ["CLEARED", "LOOKED_AT", "SWEPT", "SWEPT_AGAIN", "Answer", "RedisBook", "budget_script"]
+__all__ = ["ALL_TENANTS", "CLEARED", "LOOKED_AT", "SWEPT", "SWEPT_AGAIN", "Answer", "RedisBook", "budget_script"]
 
 SWEPT: Final = 8
 """How many ended leases a verb writes down beside its own work: it keeps a script under a quarter of a millisecond."""
@@ -40,6 +40,9 @@ _KEYS: Final = (
     ("budget", "journal"),
 )
 """In the order of the prelude."""
+
+ALL_TENANTS: Final = "\n"
+"""In whose book the stop of all tenants is; its keys lie in one slot too, and no tenant has a line feed in its name."""
 
 Answer = tuple[str, int, list[str]]
 """What happened, the time in ms, and the lines behind that."""
@@ -83,7 +86,7 @@ class RedisBook:
         Raises:
             StoreDamagedError: it met a value that it cannot read.
         """
-        keys = _keys(tenant_id)
+        keys: tuple[str | bytes, ...] = _keys(tenant_id)
         if hold_id is not None:
             keys = (*keys, key_name(tenant_id, "hold", hold_id))
         answer: bytes = await self._connection.run(script, keys, (self._now(), *arguments))
@@ -107,5 +110,5 @@ class RedisBook:
 
 
 @lru_cache(maxsize=256)
-def _keys(tenant_id: str) -> tuple[str, ...]:
-    return tuple(key_name(tenant_id, *parts) for parts in _KEYS)
+def _keys(tenant_id: str) -> tuple[bytes, ...]:
+    return tuple(key_name(tenant_id, *parts).encode() for parts in _KEYS)

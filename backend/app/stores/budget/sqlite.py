@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from app.errors import BudgetStoreUnavailableError
 from app.money import Microcents, cents_to_microcents, check_amount, microcents_to_cents
@@ -22,6 +22,7 @@ from app.stores.budget.contract import (
     Limit,
     Refused,
     ReserveResult,
+    Stopped,
     Window,
     WindowUsage,
 )
@@ -35,6 +36,9 @@ from app.stores.sqlite.database import SqliteDatabase
 __all__ = ["SqliteBudgetStore"]
 
 T = TypeVar("T")
+
+_ALL_TENANTS: Final = ""
+"""In whose book the stop of all tenants is: no name is empty."""
 
 
 class SqliteBudgetStore:
@@ -67,6 +71,8 @@ class SqliteBudgetStore:
         lease = checks.check_lease(lease)
 
         def work(book: SqliteBook) -> ReserveResult:
+            if stop := book.stopped():
+                return stop
             book.clear_portion()
             known = _unfolded(book, hold_id)
             if known is not None:
@@ -225,6 +231,35 @@ class SqliteBudgetStore:
             return ledger.audit(book.all_counters(), book.all_holds(), book.all_entries(), now=book.now)
 
         return await self._read(tenant_id, work)
+
+    async def repair(self, *, tenant_id: str = DEFAULT_TENANT) -> AuditReport:
+        """Set each counter that differs to what its entries say; see the contract."""
+        check_name(tenant_id, what="tenant_id")
+
+        def work(book: SqliteBook) -> AuditReport:
+            report = ledger.audit(book.all_counters(), book.all_holds(), book.all_entries(), now=book.now)
+            book.repair(ledger.repairs(report))
+            return report
+
+        return await self._write(tenant_id, work)
+
+    async def stop(self, *, reason: str = "", tenant_id: str | None = DEFAULT_TENANT) -> Stopped:
+        """Stop a tenant, or all; see the contract."""
+        checks.check_stoppable(tenant_id, reason)
+
+        return await self._write(tenant_id or _ALL_TENANTS, lambda book: book.stop(reason))
+
+    async def go(self, *, tenant_id: str | None = DEFAULT_TENANT) -> None:
+        """Lift a stop; see the contract."""
+        checks.check_stoppable(tenant_id)
+
+        await self._write(tenant_id or _ALL_TENANTS, SqliteBook.go)
+
+    async def stopped(self, *, tenant_id: str | None = DEFAULT_TENANT) -> Stopped | None:
+        """Return a stop; see the contract."""
+        checks.check_stoppable(tenant_id)
+
+        return await self._read(tenant_id or _ALL_TENANTS, SqliteBook.stopped)
 
     async def get_workflow_cost(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> Decimal:
         """Return what the run has spent in all, in cents, exactly."""

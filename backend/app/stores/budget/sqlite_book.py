@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
 
 from app.money import Microcents
 from app.stores.budget import rules
-from app.stores.budget.contract import KEEP_CLOSED, WINDOWS, Hold, HoldState, Limit, Window, WindowUsage
+from app.stores.budget.contract import (
+    KEEP_CLOSED,
+    WINDOWS,
+    Hold,
+    HoldState,
+    Limit,
+    Stopped,
+    Window,
+    WindowUsage,
+)
 from app.stores.budget.ledger import Adjustment, CounterKey
 from app.stores.budget.rules import Change, Counter
 from app.stores.budget.sqlite_rows import (
@@ -243,6 +252,12 @@ class SqliteBook:
                         self._overdue[key] = self._overdue.get(key, 0) + hold.amount
         return self._overdue.get((scope, of_window), 0)
 
+    def stopped(self) -> Stopped | None:
+        """Return the emergency stop of the tenant."""
+        query = "SELECT since_ms, reason FROM budget_stops WHERE tenant_id = ?"
+        row = self._connection.execute(query, (self._tenant_id,)).fetchone()
+        return None if row is None else Stopped(since=from_ms(row[0]), reason=row[1])
+
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def set_limit(self, scope: str, window: Window, amount: Microcents | None) -> None:
@@ -257,6 +272,24 @@ class SqliteBook:
                 "INSERT OR REPLACE INTO budget_limits (tenant_id, scope, window, amount) VALUES (?, ?, ?, ?)",
                 (self._tenant_id, scope, window, amount),
             )
+
+    def stop(self, reason: str) -> Stopped:
+        """Stop the tenant, unless it is stopped; return the stop that is in force."""
+        self._connection.execute(
+            "INSERT INTO budget_stops (tenant_id, since_ms, reason) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (self._tenant_id, self._now_ms, reason),
+        )
+        found = self.stopped()
+        assert found is not None, "it was just written"
+        return found
+
+    def go(self) -> None:
+        """Lift the tenant's stop."""
+        self._connection.execute("DELETE FROM budget_stops WHERE tenant_id = ?", (self._tenant_id,))
+
+    def repair(self, changes: Mapping[CounterKey, Change]) -> None:
+        """Add to counters what an audit found missing."""
+        self._open_and_add(changes.items())
 
     def insert(self, hold: Hold, change: Change) -> None:
         """Write a new hold, and open its counters where they are new."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import NovaError, StoreUnavailableError
 from app.loops import LoopClients
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from app.stores.postgres.pool import Lent, Pool
     from app.stores.postgres.schema import ComponentVersion
     from app.stores.postgres.statements import Statements
-    from app.stores.postgres.status import DatabaseStatus
 
 __all__ = ["DEFAULT_POOL_SIZE", "DEFAULT_TIMEOUT_S", "PostgresDatabase", "Row"]
 
@@ -34,7 +33,6 @@ _MIGRATION_TIMEOUT_S: Final = 600.0
 _CONFLICT_TRIES: Final = 8
 _CONFLICT_WAIT_S: Final = 0.005
 
-T = TypeVar("T")
 Row = tuple[Any, ...]
 
 
@@ -112,11 +110,11 @@ class PostgresDatabase:
 
         return await self._on_connection(lambda lent: schema.migrate(lent.connection, database=self._shown()))
 
-    async def status(self) -> DatabaseStatus:
-        """Return the state of the database, and change nothing; errors as for :meth:`run`."""
-        from app.stores.postgres.status import read_status
+    async def versions(self) -> tuple[ComponentVersion, ...]:
+        """Return the versions of the schema, and change nothing; errors as for :meth:`run`."""
+        from app.stores.postgres import schema
 
-        return await self._on_connection(lambda lent: read_status(lent.connection, shown=self._shown()))
+        return await self._on_connection(lambda lent: schema.versions(lent.connection))
 
     async def close(self) -> None:
         """Close the connections of the running loop; a later statement opens them again."""
@@ -163,14 +161,14 @@ class PostgresDatabase:
             limit.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
         self._ready = True
 
-    async def _on_connection(self, work: Callable[[Lent], Awaitable[T]]) -> T:
-        """Do something that is no statement of a verb, whatever schema there is."""
+    async def _on_connection(self, work: Any) -> tuple[ComponentVersion, ...]:
         import psycopg
 
         pool = await self._pools.get()
         try:
             async with asyncio.timeout(_MIGRATION_TIMEOUT_S), pool.lend() as lent:
-                return await work(lent)
+                found: tuple[ComponentVersion, ...] = await work(lent)
+                return found
         except psycopg.Error as error:
             raise self._told(error) from error
         except TimeoutError as error:

@@ -8,7 +8,7 @@ store's contract to say and for its caller to do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import ConfigurationError, StoreUnavailableError
@@ -50,7 +50,7 @@ class RedisConnection:
         self._timeout_s = timeout_s
         self._pools: LoopClients[ConnectionPool] = LoopClients(self._build_pool)
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Any:
+    async def run(self, script: Script, keys: Sequence[str | bytes], arguments: Sequence[str | int | bytes]) -> Any:
         """Run a script and return what it returns: bytes, int, None, or a list of these.
 
         One round trip; two where the server does not know the script yet, as after a restart. If the caller is
@@ -67,26 +67,17 @@ class RedisConnection:
             StoreDamagedError: a key holds what is not Nova's.
             ConfigurationError: ``REDIS_URL`` cannot be read, or redis-py is not installed.
         """
-        return await self._within_deadline(
-            lambda pool, progress: _evaluated(pool, progress, script, (len(keys), *keys, *arguments))
-        )
-
-    async def ask(self, *command: str) -> Any:
-        """Send a command that changes nothing, such as INFO, and return the answer; errors as for :meth:`run`."""
-        return await self._within_deadline(lambda pool, progress: pool.execute(progress, *command))
-
-    async def close(self) -> None:
-        """Close the connections of the running loop. A later script opens them again."""
-        await self._pools.aclose()
-
-    async def _within_deadline(self, work: Callable[[ConnectionPool, Progress], Awaitable[Any]]) -> Any:
         pool = await self._pools.get()
         progress = self._progress()
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await work(pool, progress)
+                return await _evaluated(pool, progress, script, (len(keys), *keys, *arguments))
         except TimeoutError as error:
             raise self._unavailable(self._too_slow(pool, progress)) from error
+
+    async def close(self) -> None:
+        """Close the connections of the running loop. A later script opens them again."""
+        await self._pools.aclose()
 
     def _build_pool(self) -> ConnectionPool:
         try:

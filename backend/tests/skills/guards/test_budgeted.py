@@ -14,6 +14,7 @@ import pytest
 
 from app.errors import (
     BudgetExceededError,
+    BudgetStoppedError,
     BudgetStoreUnavailableError,
     ConfigurationError,
     HoldConflictError,
@@ -84,9 +85,11 @@ async def test_a_call_costs_its_bill_in_every_scope(store: BudgetStore) -> None:
 
 @pytest.mark.parametrize("verb", ["invoke", "stream"])
 async def test_a_priced_call_is_two_round_trips(verb: str) -> None:
-    """A reserve and a settle, and nothing else."""
+    """A reserve and a settle, and nothing else; once a second it is asked whether all tenants are stopped."""
     observed = ObservedStore(InMemoryBudgetStore())
     guard = budgeted(ScriptedAdapter(), observed)
+    await guard.invoke("hi", CONFIG)
+    observed.verbs.clear()
 
     if verb == "invoke":
         await guard.invoke("hi", CONFIG)
@@ -94,6 +97,20 @@ async def test_a_priced_call_is_two_round_trips(verb: str) -> None:
         await collect(guard.stream("hi", CONFIG))
 
     assert dict(observed.verbs) == {"reserve": 1, "settle": 1}
+
+
+@pytest.mark.parametrize("tenant_id", ["default", None], ids=["its tenant", "all tenants"])
+async def test_a_stopped_call_is_not_sent(store: BudgetStore, tenant_id: str | None) -> None:
+    """Whether its tenant is stopped or all are: nothing is sent, nothing is held, and the error says who stopped it."""
+    inner = ScriptedAdapter()
+    await store.stop(reason="drill", tenant_id=tenant_id)
+
+    with pytest.raises(BudgetStoppedError, match=r"\(drill\).*nova budget go") as caught:
+        await budgeted(inner, store).invoke("hi", CONFIG)
+
+    assert caught.value.tenant_id == tenant_id
+    assert inner.calls == []
+    assert await all_holds(store) == ()
 
 
 async def test_a_stream_is_settled_before_its_end_is_handed_on(store: BudgetStore) -> None:
@@ -264,21 +281,17 @@ async def test_a_stream_without_an_end_is_an_unknown_outcome(store: BudgetStore)
 
 
 @pytest.mark.parametrize("limited", [("tenant", "total"), ("run:7", "hour"), ("agent:a", "month")])
-@pytest.mark.parametrize(
-    ("model", "config"),
-    [("nobody-knows", CONFIG), ("stub-1", LLMConfig(extra={"audio": {}}))],
-    ids=["unpriced", "unbounded parameter"],
-)
+@pytest.mark.parametrize("prompt", ["hi", IMAGE], ids=["unpriced", "image"])
 async def test_what_has_no_bound_is_refused_where_a_limit_applies(
-    store: BudgetStore, limited: tuple[str, Any], model: str, config: LLMConfig
+    store: BudgetStore, limited: tuple[str, Any], prompt: Any
 ) -> None:
     """One limit, in any window of any scope of the call, and it is not sent; nothing stays held."""
     scope, window = limited
     await store.set_limit(scope, 10**9, window=window)
-    inner = ScriptedAdapter(model=model)
+    inner = ScriptedAdapter(model="nobody-knows" if prompt == "hi" else "stub-1")
 
     with pytest.raises(UnboundedCallError):
-        await budgeted(inner, store).invoke("hi", config, context=CallContext(run_id="7", scopes=("agent:a",)))
+        await budgeted(inner, store).invoke(prompt, CONFIG, context=CallContext(run_id="7", scopes=("agent:a",)))
 
     assert inner.calls == []
     assert all(hold.state is HoldState.RELEASED for hold in await all_holds(store))

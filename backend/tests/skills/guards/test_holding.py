@@ -12,6 +12,7 @@ from app.skills.guards.holding import HoldKeeper
 from app.skills.guards.wrapper import Patience, to_the_end
 from app.stores.budget.contract import HoldState
 from app.stores.budget.memory import InMemoryBudgetStore
+from app.stores.budget.stop import global_stop
 
 from .fakes import until
 from .ledger import all_holds
@@ -49,6 +50,8 @@ async def test_a_cancelled_reserve_that_goes_on_is_taken_back() -> None:
     store = InMemoryBudgetStore()
     detached: Any = Detached(store)
     keeper = HoldKeeper(detached, Patience())
+    await global_stop(detached).check()
+    detached.under_way = 0
     task = asyncio.ensure_future(keeper.take("h", 100, ("tenant",), lease=timedelta(seconds=30), tenant_id="default"))
     await until(lambda: detached.under_way == 1)
 

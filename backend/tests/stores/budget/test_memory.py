@@ -23,7 +23,8 @@ class MemoryBackDoor(BackDoor):
         """Return every book that has something in it."""
         books = self._store._books.items()
         kept = {tenant: (book.limits, book.counters, book.holds, book.named, book.unnamed) for tenant, book in books}
-        return deepcopy({tenant: book for tenant, book in kept.items() if any(book)})
+        stops = {"stops": self._store._stops} if self._store._stops else {}
+        return deepcopy({tenant: book for tenant, book in kept.items() if any(book)} | stops)
 
     def add_to_counter(self, scope: str, window_id: str, *, spent: int = 0, held: int = 0) -> None:
         """Replace a counter."""

@@ -18,7 +18,7 @@ from tests.support.clock import FakeClock
 
 from .contract import DAY, LEASE, BackDoor, BudgetContract, OneBookForAll, granted, spent_and_held
 
-TABLES = ("budget_limits", "budget_counters", "budget_holds", "budget_adjustments")
+TABLES = ("budget_limits", "budget_counters", "budget_holds", "budget_adjustments", "budget_stops")
 
 
 class SqliteBackDoor(BackDoor):

@@ -173,6 +173,20 @@ class BudgetMachine(RuleBasedStateMachine):
         self.both(lambda store: store.scopes(tenant_id=tenant))
         self.both(lambda store: store.get_workflow_cost("r", tenant_id=tenant))
 
+    @rule(tenant=st.none() | TENANT, reason=DETAIL.filter(bool))
+    def stop_and_go(self, tenant: str | None, reason: str) -> None:
+        """Somebody stops a tenant or all, calls are refused, and it goes on."""
+        self.both(lambda store: store.stop(reason=reason, tenant_id=tenant))
+        self.both(lambda store: store.reserve("hold 0", 1, SCOPE_NAMES[:1], lease=timedelta(1), tenant_id="acme"))
+        self.both(lambda store: store.stopped(tenant_id=tenant))
+        self.both(lambda store: store.go(tenant_id=tenant))
+
+    @rule(tenant=TENANT)
+    def repair(self, tenant: str) -> None:
+        """Somebody repairs what is not broken."""
+        for store in self.all:
+            assert self.answer(store, lambda store: store.repair(tenant_id=tenant)).clean
+
     @rule(tenant=TENANT)
     def audit(self, tenant: str) -> None:
         """Somebody audits."""

@@ -25,18 +25,18 @@ local values = read_counters(fields)
 local lines = show(limits, scopes, hours, values, { hours })
 local answer, amounts, changed = 'added', {}, {}
 for i, field in ipairs(fields) do
-  local s, h, u, o, b = counter(values[i])
+  local s, h, rest = counter(values[i])
   if i == 1 and ARGV[7] ~= '' and amount > tonumber(ARGV[7]) - s - h then answer = 'above' end
   local added = kind == 'reset' and -s or amount
   if answer == 'added' and (s + added < 0 or added > MAX - s - h) then answer = 'refused' end
-  amounts[i] = ids[i] .. format(' %.0f', added)
-  changed[2 * i - 1], changed[2 * i] = field, packed_counter(s + added, h, u, o, b)
+  amounts[i] = ids[i] .. format(' %d', added)
+  changed[2 * i - 1], changed[2 * i] = field, format('%d %d%s', s + added, h, rest)
 end
 if damaged then return say('damaged', { damaged }) end
 if answer ~= 'added' then return say(answer, lines) end
 
 keep_time()
-if kind == 'reset' then amount = -counter(values[1]) end
+if kind == 'reset' then amount = -(counter(values[1])) end
 plan_removal(scopes, ids, removed, hours, values)
 call('HSET', COUNTERS, unpack(changed))
 for _, field in ipairs(fields) do journal({ 'c' .. field }) end

@@ -17,7 +17,7 @@ local JOURNAL_MS = 60000
 local head = call('HMGET', BOOK, '\nnow', '\naudit', '\nrepairs', '\nchanges')
 begin(ARGV[1], head)
 local phase, cursor, most = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local answer = { format('%.0f', now), head[3] or '0', '' }
+local answer = { format('%d', now), head[3] or '0', '' }
 
 local function give(kind, name, value)
   local n = #answer
@@ -47,7 +47,7 @@ elseif not auditing then
   answer[3] = 'lapsed'
   return at_primary(answer)
 end
-call('HSET', BOOK, '\naudit', format('%.0f', now + JOURNAL_MS))
+call('HSET', BOOK, '\naudit', format('%d', now + JOURNAL_MS))
 
 if phase == 'holds' then
   local ids = call('ZRANGEBYLEX', IDS, cursor == '' and '-' or '(' .. cursor, '+', 'LIMIT', 0, most)

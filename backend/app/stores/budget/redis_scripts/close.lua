@@ -58,10 +58,10 @@ elseif verb == 'expire' then
 end
 
 local fields = fields_of_hold(hold)
-local values = read_counters(fields)
+local values, spents, helds, rests = read_parts(fields)
 local floors, lifted = {}, false
 for i, field in ipairs(fields) do
-  local s, h = counter(values[i])
+  local s, h = spents[i], helds[i]
   if spent + held > MAX - s - h and spent + held > 0 then
     local limits = call('HMGET', BOOK, unpack(hold.scopes))
     local shown = show(limits, hold.scopes, hold.hours, values, {})
@@ -75,7 +75,8 @@ end
 if damaged then return say('damaged', { damaged }) end
 
 keep_time()
-add(fields, values, spent, held, uncertain, overage, 0, false, floors)
+local others = (uncertain ~= 0 or overage ~= 0) and { uncertain, overage, 0 } or nil
+write_counters(fields, values, spents, helds, rests, spent, held, others, false, lifted and floors)
 if lifted then
   -- A charge that was forgiven and is now corrected downwards leaves zero, not room that is granted twice.
   local at = 0
@@ -86,18 +87,18 @@ if lifted then
       local lift = floors[fields[at]]
       if lift then
         first = first or lift
-        amounts[#amounts + 1] = string.sub(fields[at], #scope + 2) .. format(' %.0f', lift)
+        amounts[#amounts + 1] = string.sub(fields[at], #scope + 2) .. format(' %d', lift)
       end
     end
     if first then
-      local entry = format('u%.0f ', now) .. id .. '\n' .. scope
+      local entry = format('u%d ', now) .. id .. '\n' .. scope
       enter(entry, 'floor', scope, first, amounts, 'correction of ' .. id)
     end
   end
 end
 if hold.closed == 0 then
   hold.closed = now
-  call('RPUSH', FOLD, format('%.0f h', now) .. id)
+  call('RPUSH', FOLD, format('%d h', now) .. id)
 end
 if note then hold.note = note end
 call('SET', KEYS[9], packed_hold(hold))

@@ -11,11 +11,11 @@ begin(ARGV[1], call('HMGET', BOOK, '\nnow', '\naudit'))
 local most, give, state, scope = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local ids, whole
 if state == 'h' and call('ZCARD', DUE) <= most then
-  ids, whole = call('ZRANGEBYSCORE', DUE, '(' .. format('%.0f', now), '+inf'), true
+  ids, whole = call('ZRANGEBYSCORE', DUE, '(' .. format('%d', now), '+inf'), true
 else
   ids = call('ZRANGEBYLEX', IDS, ARGV[2] == '' and '-' or '(' .. ARGV[2], '+', 'LIMIT', 0, most)
 end
-local answer = { format('%.0f', now), '' }
+local answer = { format('%d', now), '' }
 for i, id in ipairs(ids) do
   local packed = call('GET', HOLD .. id)
   if packed then

@@ -15,8 +15,8 @@
 --                      was noted "\n\n" and the note; hours has a 1 for each scope that had a limit per hour
 -- Only what is due touches holds that are not in KEYS; their keys are in the same slot.
 --
--- Units: microcents, ms since 1970 UTC. Amounts are exact as numbers up to 2^53 - 1 and are written by '%.0f' only:
--- tostring and .. lose digits. No sum of a limit's parts is formed, because beside 2^53 it would be rounded.
+-- Units: microcents, ms since 1970 UTC. Amounts are exact as numbers up to 2^53 - 1 and are written by '%d' only: tostring
+-- and .. lose digits. No sum of a limit's parts is formed, because beside 2^53 it would be rounded.
 -- Answers are one string of lines, because a client parses one faster than thirty; the first line is what happened and
 -- the time. Why atomic: a script runs alone, so nothing comes between reading a counter and writing it.
 
@@ -48,7 +48,7 @@ end
 -- Every script that writes calls this before its first write.
 local function keep_time()
   if now > latest then
-    call('HSET', BOOK, '\nnow', format('%.0f', now))
+    call('HSET', BOOK, '\nnow', format('%d', now))
     latest = now
   end
   if lapsed then
@@ -59,7 +59,7 @@ local function keep_time()
 end
 
 local function tell(what, lines)
-  local first = format('%s %.0f', what, now)
+  local first = format('%s %d', what, now)
   if not lines then return first end
   return first .. '\n' .. table.concat(lines, '\n')
 end
@@ -119,14 +119,15 @@ local function fields_of(scopes, ids, hours)
   return fields
 end
 
+-- The first two amounts of a counter, and the rest as it is written: most verbs change no other.
 local function counter(packed)
-  if not packed then return 0, 0, 0, 0, 0 end
-  local s, h, u, o, b = match(packed, '^(%-?%d+) (%-?%d+) (%-?%d+) (%-?%d+) (%-?%d+)$')
+  if not packed then return 0, 0, ' 0 0 0' end
+  local s, h, rest = match(packed, '^(%-?%d+) (%-?%d+)( %-?%d+ %-?%d+ %-?%d+)$')
   if not s then
     damaged = 'a counter'
-    return 0, 0, 0, 0, 0
+    return 0, 0, ' 0 0 0'
   end
-  return tonumber(s), tonumber(h), tonumber(u), tonumber(o), tonumber(b)
+  return tonumber(s), tonumber(h), rest
 end
 
 local NO_LIMITS = { '-', '-', '-', '-' }
@@ -142,31 +143,46 @@ local function limits_of(packed)
   return { total, month, day, hour }
 end
 
-local function packed_counter(s, h, u, o, b)
-  return format('%.0f %.0f %.0f %.0f %.0f', s, h, u, o, b)
-end
-
 local function read_counters(fields)
   return call('HMGET', COUNTERS, unpack(fields))
 end
 
--- Adds to counters, which were just read; `floors` by field is added to spent as well. One that is not there is opened
--- only where `opening` says so: one that was removed after its 35 days must not come back with a part.
-local function add(fields, values, spent, held, uncertain, overage, base, opening, floors)
-  local arguments, members = {}, {}
-  for i, field in ipairs(fields) do
+-- Adds to counters, which were just read: `spents`, `helds` and `rests` are their parts, and the rest changes where `others`
+-- is given: { uncertain, overage, base }. One that is not there is opened only where `opening` says so: one that was
+-- removed after its 35 days must not come back with a part. `floors` by field is added to spent as well.
+local function write_counters(fields, values, spents, helds, rests, spent, held, others, opening, floors)
+  local arguments, n = { 'HSET', COUNTERS }, 2
+  for i = 1, #fields do
     if values[i] or opening then
-      local s, h, u, o, b = counter(values[i])
-      local lift = floors and floors[field] or 0
-      local n = #arguments
-      arguments[n + 1] = field
-      arguments[n + 2] = packed_counter(s + spent + lift, h + held, u + uncertain, o + overage, b + base)
-      members[#members + 1] = 'c' .. field
+      local field, rest, s = fields[i], rests[i], spents[i] + spent
+      if floors and floors[field] then s = s + floors[field] end
+      if others then
+        local u, o, b = match(rest, '^ (%-?%d+) (%-?%d+) (%-?%d+)$')
+        rest = format(' %d %d %d', tonumber(u) + others[1], tonumber(o) + others[2], tonumber(b) + others[3])
+      end
+      arguments[n + 1], arguments[n + 2] = field, format('%d %d%s', s, helds[i] + held, rest)
+      n = n + 2
     end
   end
-  if #arguments == 0 then return end
-  call('HSET', COUNTERS, unpack(arguments))
-  if auditing then journal(members) end
+  if n == 2 then return end
+  call(unpack(arguments, 1, n))
+  if auditing then
+    local members = {}
+    for i = 3, n, 2 do members[#members + 1] = 'c' .. arguments[i] end
+    journal(members)
+  end
+end
+
+-- Reads some counters; returns them as they are written, and their parts.
+local function read_parts(fields)
+  local values, spents, helds, rests = read_counters(fields), {}, {}, {}
+  for i = 1, #fields do spents[i], helds[i], rests[i] = counter(values[i]) end
+  return values, spents, helds, rests
+end
+
+local function add(fields, spent, held, others, opening)
+  local values, spents, helds, rests = read_parts(fields)
+  if not damaged then write_counters(fields, values, spents, helds, rests, spent, held, others, opening) end
 end
 
 -- Notes when the counters that are opened now may be removed.
@@ -177,7 +193,7 @@ local function plan_removal(scopes, ids, removed, hours, values)
     for j = 1, windows do
       if j > 1 and not values[at + j] then
         local n = #arguments
-        arguments[n + 1] = format('%.0f', j == 2 and removed.month or j == 3 and removed.day or removed.hour)
+        arguments[n + 1] = format('%d', j == 2 and removed.month or j == 3 and removed.day or removed.hour)
         arguments[n + 2] = scope .. '\n' .. ids[j]
       end
     end
@@ -203,7 +219,7 @@ local function hold_of(packed)
 end
 
 local function packed_hold(hold)
-  local head = format('%s %.0f %.0f %.0f %.0f %.0f %s\n', hold.state, hold.amount, hold.charged, hold.created,
+  local head = format('%s %d %d %d %d %d %s\n', hold.state, hold.amount, hold.charged, hold.created,
     hold.expires, hold.closed, hold.hours) .. table.concat(hold.scopes, '\n')
   if hold.note then return head .. '\n\n' .. hold.note end
   return head
@@ -224,7 +240,7 @@ end
 
 -- Writes down at most `portion` leases that have ended, oldest first; says whether there are more.
 local function sweep(portion)
-  local due = call('ZRANGEBYSCORE', DUE, '-inf', format('%.0f', now), 'LIMIT', 0, portion + 1)
+  local due = call('ZRANGEBYSCORE', DUE, '-inf', format('%d', now), 'LIMIT', 0, portion + 1)
   if #due == 0 then return false end
   keep_time()
   for i = 1, math.min(#due, portion) do
@@ -234,10 +250,11 @@ local function sweep(portion)
     if packed and not hold then return false end
     if hold and hold.state == 'h' then
       local fields = fields_of_hold(hold)
-      add(fields, read_counters(fields), hold.amount, -hold.amount, hold.amount, 0, 0)
+      add(fields, hold.amount, -hold.amount, { hold.amount, 0, 0 })
+      if damaged then return false end
       hold.state, hold.charged, hold.closed = 'e', hold.amount, hold.expires
       call('SET', HOLD .. id, packed_hold(hold))
-      call('RPUSH', FOLD, format('%.0f h', hold.closed) .. id)
+      call('RPUSH', FOLD, format('%d h', hold.closed) .. id)
       journal({ 'h' .. id })
     end
     call('ZREM', DUE, id)
@@ -248,8 +265,7 @@ end
 -- Removes a closed hold; what it charged stays, as part of the base.
 local function fold(id, hold)
   if hold.charged > 0 then
-    local fields = fields_of_hold(hold)
-    add(fields, read_counters(fields), 0, 0, 0, 0, hold.charged)
+    add(fields_of_hold(hold), 0, 0, { 0, 0, hold.charged })
   end
   call('DEL', HOLD .. id)
   call('ZREM', IDS, id)
@@ -265,8 +281,7 @@ local function fold_entry(id)
     return
   end
   for window, amount in string.gmatch(amounts, '(%S+) (%-?%d+)') do
-    local fields = { scope .. '\n' .. window }
-    add(fields, read_counters(fields), 0, 0, 0, 0, tonumber(amount))
+    add({ scope .. '\n' .. window }, 0, 0, { 0, 0, tonumber(amount) })
   end
   call('HDEL', ENTRIES, 'u' .. id)
   journal({ 'eu' .. id })
@@ -295,7 +310,7 @@ local function clear(portion)
     if damaged then return end
     call('LPOP', FOLD)
   end
-  local old = call('ZRANGEBYSCORE', OLD, '-inf', format('%.0f', now), 'LIMIT', 0, portion)
+  local old = call('ZRANGEBYSCORE', OLD, '-inf', format('%d', now), 'LIMIT', 0, portion)
   if #old > 0 then
     keep_time()
     call('HDEL', COUNTERS, unpack(old))
@@ -306,9 +321,9 @@ end
 
 -- Writes an entry; its amounts are added to the counters by whoever calls.
 local function enter(field, kind, scope, amount, amounts, reason)
-  local value = format('%s %.0f %.0f\n', kind, amount, now) .. scope .. '\n' .. table.concat(amounts, ' ') .. '\n' .. reason
+  local value = format('%s %d %d\n', kind, amount, now) .. scope .. '\n' .. table.concat(amounts, ' ') .. '\n' .. reason
   call('HSET', ENTRIES, field, value)
-  if string.sub(field, 1, 1) == 'u' then call('RPUSH', FOLD, format('%.0f ', now) .. field) end
+  if string.sub(field, 1, 1) == 'u' then call('RPUSH', FOLD, format('%d ', now) .. field) end
   journal({ 'e' .. field })
 end
 

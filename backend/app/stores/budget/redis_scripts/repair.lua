@@ -12,7 +12,6 @@ if (call('HGET', BOOK, '\nrepairs') or '0') ~= ARGV[2] then return say('moved') 
 keep_time()
 call('HINCRBY', BOOK, '\nrepairs', 1)
 for i = 3, #ARGV, 3 do
-  local fields = { ARGV[i] }
-  add(fields, read_counters(fields), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), 0, 0, 0, true)
+  add({ ARGV[i] }, tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), nil, true)
 end
 return say('repaired')

@@ -37,16 +37,15 @@ for i = 1, #scopes do limits[i] = head[3 + i] end
 local hours = hours_of(limits, #scopes)
 local ids, removed = windows_at(now)
 local fields = fields_of(scopes, ids, hours)
-local values = read_counters(fields)
+local values, spents, helds, rests = read_parts(fields)
 local answer, at, opened = 'taken', 0, false
 for i = 1, #scopes do
-  local of = limits_of(limits[i])
   local windows = string.sub(hours, i, i) == '1' and 4 or 3
+  local of = limits[i] and limits_of(limits[i])
   for j = 1, windows do
-    local value = values[at + j]
-    if not value then opened = true end
-    local s, h = counter(value)
-    if of[j] ~= '-' and amount > tonumber(of[j]) - s - h then answer = 'refused' end
+    local s, h = spents[at + j], helds[at + j]
+    if not values[at + j] then opened = true end
+    if of and of[j] ~= '-' and amount > tonumber(of[j]) - s - h then answer = 'refused' end
     if amount > MAX - s - h and answer == 'taken' then answer = 'full' end
   end
   at = at + windows
@@ -57,9 +56,9 @@ if answer ~= 'taken' then return say(answer, lines) end
 
 keep_time()
 if opened then plan_removal(scopes, ids, removed, hours, values) end
-add(fields, values, 0, amount, 0, 0, 0, true)
-local expires = format('%.0f', now + tonumber(ARGV[6]))
-call('SET', KEYS[9], format('h %s 0 %.0f %s 0 %s\n', ARGV[5], now, expires, hours) .. table.concat(scopes, '\n'))
+write_counters(fields, values, spents, helds, rests, 0, amount, nil, true)
+local expires = format('%d', now + tonumber(ARGV[6]))
+call('SET', KEYS[9], format('h %s 0 %d %s 0 %s\n', ARGV[5], now, expires, hours) .. table.concat(scopes, '\n'))
 call('ZADD', DUE, expires, id)
 call('ZADD', IDS, 0, id)
 journal({ 'h' .. id })

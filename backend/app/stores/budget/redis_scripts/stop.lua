@@ -9,7 +9,7 @@ begin(ARGV[1], head)
 local stop = head[3]
 if ARGV[2] == 'stop' and not stop then
   keep_time()
-  stop = format('%.0f\n', now) .. ARGV[3]
+  stop = format('%d\n', now) .. ARGV[3]
   call('HSET', BOOK, '\nstop', stop)
 elseif ARGV[2] == 'go' and stop then
   keep_time()

@@ -1,0 +1,95 @@
+"""The emergency stop of all tenants, as whoever makes calls sees it: asked for once a second, whatever is called.
+
+A tenant's own stop is read by ``reserve`` itself, in its one atomic step. The stop of all tenants lies elsewhere on a
+server that is split into slots, so it is polled: it takes effect within a second. Where it cannot be read for five,
+calls are refused, since nobody could stop them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from app.errors import BudgetStoppedError, BudgetStoreUnavailableError
+from app.stores.budget.contract import BudgetStore, Stopped
+
+__all__ = ["GlobalStop", "global_stop", "stopped_error"]
+
+_FRESH_S: Final = 1.0
+"""How long an answer is gone by; a stop takes effect within this time."""
+
+_PATIENCE_S: Final = 5.0
+"""How long calls go on without an answer."""
+
+_READ_S: Final = 1.0
+"""How long one question may take."""
+
+
+class GlobalStop:
+    """Knows whether all tenants are stopped. Safe for any number of tasks and event loops.
+
+    Args:
+        budget: where the stop is.
+        clock: seconds from a point that does not matter, for tests.
+    """
+
+    def __init__(self, budget: BudgetStore, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._read = budget.stopped
+        self._clock = clock
+        self._asked_at: float | None = None
+        self._answer: Stopped | None = None
+
+    async def check(self) -> None:
+        """Return where calls may be made.
+
+        Raises:
+            BudgetStoppedError: all tenants are stopped.
+            BudgetStoreUnavailableError: that could not be asked for five seconds, or ever.
+        """
+        now = self._clock()
+        if self._asked_at is None or now - self._asked_at >= _FRESH_S:
+            await self._ask(now)
+        if self._answer is not None:
+            raise stopped_error(self._answer, tenant_id=None)
+
+    async def _ask(self, now: float) -> None:
+        # Several tasks may ask at the same time; each answer is true, and the one that was asked for last is kept.
+        try:
+            async with asyncio.timeout(_READ_S):
+                answer = await self._read(tenant_id=None)
+        except (BudgetStoreUnavailableError, TimeoutError) as error:
+            if self._asked_at is None or self._clock() - self._asked_at >= _PATIENCE_S:
+                raise BudgetStoreUnavailableError(
+                    "it is not known whether an emergency stop is in force: the budget store could not be asked for "
+                    f"{_PATIENCE_S:.0f} s. No call is made until it answers; nothing was changed"
+                ) from error
+            return
+        if self._asked_at is None or now >= self._asked_at:
+            self._asked_at, self._answer = now, answer
+
+
+def stopped_error(stop: Stopped, *, tenant_id: str | None) -> BudgetStoppedError:
+    """Return the error of a call that a stop refused."""
+    whose, option = ("all tenants are", " --all") if tenant_id is None else (f"the tenant {tenant_id!r} is", "")
+    reason = f" ({stop.reason})" if stop.reason else ""
+    return BudgetStoppedError(
+        f"{whose} stopped since {stop.since:%Y-%m-%d %H:%M:%S} UTC{reason}: no call is made until the stop is lifted "
+        f"(`nova budget go{option}`)",
+        tenant_id=tenant_id,
+        reason=stop.reason,
+        since=stop.since,
+    )
+
+
+_known: WeakKeyDictionary[BudgetStore, GlobalStop] = WeakKeyDictionary()
+
+
+def global_stop(budget: BudgetStore) -> GlobalStop:
+    """Return what knows the stop of a store: one for each store object, so that all who use it ask once a second."""
+    found = _known.get(budget)
+    if found is None:
+        found = _known.setdefault(budget, GlobalStop(budget))
+    return found
