@@ -65,8 +65,9 @@ format: $(READY)  ## Rewrite the code as `make check` wants it
 bench: $(READY)  ## Benchmarks beside bare drivers and peers, as ratios
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
+# -X faulthandler: pytest takes its own away with its summary, and a crash in the interpreter's end would leave no word.
 soak: $(READY)  ## Long campaigns: thousands of kills
-	@$(BIN)/python -m pytest -m soak -o addopts="--import-mode=importlib" -p no:cacheprovider $(ARGS)
+	@$(BIN)/python -X faulthandler -m pytest -m soak -o addopts="--import-mode=importlib" -p no:cacheprovider $(ARGS)
 
 mutants: $(READY)  ## Take out each guard and see its test fail
 	@$(BIN)/python -m backend.tests.mutants $(ARGS)

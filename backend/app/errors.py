@@ -42,6 +42,8 @@
         ├── WorkflowChangedError           the code or input differs from what was recorded
         ├── DocumentError                  an input document that cannot be read
         ├── StepFailedError                a step failed after its retries
+        ├── ToolError                      a tool tells the model that it could not do what was asked
+        ├── ToolRoundsError                the model asked for tools in every round that it had
         ├── StepTimeoutError
         ├── RunDeadlineError
         ├── RunWaitingError                parked: by its budget, or for a signal
@@ -417,6 +419,8 @@ class LLMError(NovaError):
         "ERR_LLM_CONTEXT_TOO_LONG": "VALIDATION",
         "ERR_LLM_INVALID_MODEL": "CLIENT_ERROR",
         "ERR_LLM_PROVIDER_BUDGET": "RESOURCE",
+        "ERR_LLM_CIRCUIT_OPEN": "TRANSIENT",
+        "ERR_LLM_INVALID_OUTPUT": "VALIDATION",
     }
 
     def __init__(
@@ -491,6 +495,24 @@ class StepFailedError(WorkflowError):
         self.run_id = run_id
         self.step_id = step_id
         self.attempts = attempts
+
+
+class ToolError(WorkflowError):
+    """A tool could not do what it was asked; raised by a tool, its text is told to the model as the result."""
+
+    code = "ERR_TOOL"
+
+
+class ToolRoundsError(WorkflowError):
+    """The model still asked for tools when the rounds of a call with tools were used up; all of them are recorded."""
+
+    code = "ERR_TOOL_ROUNDS"
+
+    def __init__(self, message: str, *, run_id: str, step_id: str, rounds: int) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.step_id = step_id
+        self.rounds = rounds
 
 
 class StepTimeoutError(WorkflowError):

@@ -88,6 +88,8 @@ def blockbuster(close_what_the_factories_opened: None) -> Iterator[BlockBuster]:
         for name in ("os.getcwd", "os.path.abspath"):
             found.functions[name].deactivate()
         for function in found.functions.values():
+            # A store's scripts are read with its module, once, as Python reads the module itself.
+            function.can_block_in("app/stores/redis/scripts.py", "load_script")
             # What /proc says comes from the kernel's memory, never from a disk.
             function.can_block_in("app/stores/holder.py", {"_boot_id", "_host", "_started"})
         yield found

@@ -44,7 +44,7 @@ def bash(script: str, data_dir: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/workflows.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/adapters.md", "docs/workflows.md"])
 def test_every_program_in_the_documents_runs(document: str, tmp_path: Path) -> None:
     """A program is pasted into a file and run; it prints something and fails nowhere."""
     programs = blocks(document, "python")

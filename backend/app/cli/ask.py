@@ -92,14 +92,14 @@ async def _stream(session: Session, prompt: str, config: LLMConfig) -> LLMRespon
 
 async def _show(session: Session, events: AsyncGenerator[StreamEvent]) -> LLMResponse:
     from app.cli.output import write_text
-    from app.skills.llm_invoke_v2 import StreamEnd
+    from app.skills.llm_invoke_v2 import StreamEnd, TextDelta
 
     async for event in events:
         if isinstance(event, StreamEnd):
             if not session.json and not event.response.content.endswith("\n"):
                 write_text("\n")
             return event.response
-        if not session.json:
+        if isinstance(event, TextDelta) and not session.json:
             write_text(event.text)
     raise AssertionError("a stream ends with StreamEnd")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.cli.configuration import STORE_KINDS, for_command_line
 from app.cli.exits import ExitCode, explain
 from app.cli.finding import Finding
+from app.cli.redis_checks import redis_findings
 from app.cli.secret_checks import secret_findings
 from app.errors import ConfigurationError, NovaError
 
@@ -41,6 +42,7 @@ def examine(session: Session) -> Iterator[Finding]:
     yield _disk(session, library)
     for kind in STORE_KINDS:
         yield _store(session, kind)
+    yield from redis_findings(session)
     yield _language_model(session)
     yield _prices(session)
     yield _archive(library)

@@ -1,4 +1,4 @@
-"""``nova db``: the SQLite file that the commands work on."""
+"""``nova db``: the SQLite file that the commands work on, and the PostgreSQL database that the checkpoints are in."""
 
 from __future__ import annotations
 
@@ -16,24 +16,43 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from app.stores.maintenance import FileStatus
+    from app.stores.postgres.database import PostgresDatabase
+    from app.stores.postgres.schema import ComponentVersion as PostgresVersion
+    from app.stores.postgres.status import DatabaseStatus
     from app.stores.sqlite.schema import ComponentVersion
+
+    Version = ComponentVersion | PostgresVersion
 
 __all__ = ["group"]
 
-group = typer.Typer(no_args_is_help=True, help="The SQLite file: its state, its schema, a copy of it, its clock.")
+group = typer.Typer(
+    no_args_is_help=True, help="The database: its state, its schema; of the SQLite file also a copy, and its clock."
+)
 
 
 @group.command("status")
 def status(ctx: typer.Context, *, json: JsonOption = False) -> None:
     """Show the file: its size, its schema, what it holds, and whether it is sound (exit code 31 if it is not).
 
+    With checkpoints in PostgreSQL also that database: its schema, and the size of its tables.
+
     Example:  nova db status
     """
     from app.stores.maintenance import status as read_status
 
     session = session_of(ctx, json=json)
-    found = read_status(session.settings.database_file)
-    session.show(_status_document(found), lambda: _status_view(found))
+    path = session.settings.database_file
+    database = _postgres_status(session) if _on_postgres(session) else None
+    if database is not None and not path.exists():
+        session.show({"postgres": _postgres_document(database)}, lambda: _postgres_view(database))
+        return
+    found = read_status(path)
+    document = _status_document(found)
+    if database is None:
+        session.show(document, lambda: _status_view(found))
+    else:
+        document["postgres"] = _postgres_document(database)
+        session.show(document, lambda: _stacked(_status_view(found), _postgres_view(database)))
     if found.problems:
         raise typer.Exit(ExitCode.STORE_DAMAGED)
 
@@ -42,14 +61,27 @@ def status(ctx: typer.Context, *, json: JsonOption = False) -> None:
 def migrate(ctx: typer.Context, *, json: JsonOption = False) -> None:
     """Bring the file to the schema of this version, making it if it is not there. Every command does so by itself.
 
+    With checkpoints in PostgreSQL also that database, whatever NOVA_AUTO_MIGRATE says.
+
     Example:  nova db migrate
     """
+    from app.cli.output import facts
     from app.stores.maintenance import migrate as bring_up_to_date
 
     session = session_of(ctx, json=json)
     path = session.settings.database_file
-    versions = bring_up_to_date(path)
-    session.show({"path": str(path), "schema": _version_documents(versions)}, lambda: _versions_table(versions))
+    documents: dict[str, Any] = {}
+    views: list[RenderableType] = []
+    if _on_postgres(session):
+        _postgres_migrated(session)
+        database = _postgres_status(session)
+        documents["postgres"] = _postgres_document(database)
+        views += [facts([("database", database.shown)]), _versions_table(database.versions)]
+    if not documents or _on_sqlite(session):
+        versions = bring_up_to_date(path)
+        documents |= {"path": str(path), "schema": _version_documents(versions)}
+        views.append(_versions_table(versions))
+    session.show(documents, lambda: _stacked(*views))
 
 
 @group.command("backup")
@@ -97,6 +129,35 @@ def reset_clock(ctx: typer.Context, *, json: JsonOption = False) -> None:
         {"path": str(path), "latest_write_was": moment(before, precise=True)},
         lambda: facts([("file", str(path)), ("latest write was", moment(before))]),
     )
+
+
+def _on_postgres(session: Session) -> bool:
+    from app.stores.choice import choose
+
+    return choose("checkpoint", session.settings).backend == "postgres"
+
+
+def _on_sqlite(session: Session) -> bool:
+    from app.cli.configuration import STORE_KINDS
+    from app.stores.choice import choose
+
+    return any(choose(kind, session.settings).backend == "sqlite" for kind in STORE_KINDS)
+
+
+def _postgres(session: Session) -> PostgresDatabase:
+    from app.stores.checkpoint.postgres import CheckpointStore
+
+    store = session.checkpoints()
+    assert isinstance(store, CheckpointStore), "asked only where the checkpoints are in PostgreSQL"
+    return store.database
+
+
+def _postgres_status(session: Session) -> DatabaseStatus:
+    return session.execute(lambda: _postgres(session).status())
+
+
+def _postgres_migrated(session: Session) -> None:
+    session.execute(lambda: _postgres(session).migrate())
 
 
 @contextmanager
@@ -151,14 +212,46 @@ def _status_view(found: FileStatus) -> RenderableType:
     return Group(head, _versions_table(found.versions), rows)
 
 
-def _version_documents(versions: Sequence[ComponentVersion]) -> list[dict[str, Any]]:
+def _version_documents(versions: Sequence[Version]) -> list[dict[str, Any]]:
     return [{"component": each.component, "applied": each.applied, "available": each.available} for each in versions]
 
 
-def _versions_table(versions: Sequence[ComponentVersion]) -> RenderableType:
+def _versions_table(versions: Sequence[Version]) -> RenderableType:
     from app.cli.output import table
 
     made = table("store", ("schema", "right"), ("this version's", "right"))
     for each in versions:
         made.add_row(each.component, str(each.applied), str(each.available))
     return made
+
+
+def _postgres_document(found: DatabaseStatus) -> dict[str, Any]:
+    return {
+        "database": found.shown,
+        "server_version": found.server_version,
+        "read_only": found.read_only,
+        "current": found.current,
+        "schema": _version_documents(found.versions),
+        "tables": [{"name": each.name, "rows": each.rows, "size_bytes": each.size_bytes} for each in found.tables],
+    }
+
+
+def _postgres_view(found: DatabaseStatus) -> RenderableType:
+    from app.cli.output import facts, table
+
+    head = facts(
+        [
+            ("database", found.shown),
+            ("server", f"PostgreSQL {found.server_version}" + (", a replica: read-only" if found.read_only else "")),
+        ]
+    )
+    sizes = table("table", ("rows, about", "right"), ("bytes with indexes", "right"))
+    for each in found.tables:
+        sizes.add_row(each.name, "not known yet" if each.rows is None else f"{each.rows:,}", f"{each.size_bytes:,}")
+    return _stacked(head, _versions_table(found.versions), sizes)
+
+
+def _stacked(*views: RenderableType) -> RenderableType:
+    from rich.console import Group
+
+    return Group(*views)

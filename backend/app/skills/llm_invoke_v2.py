@@ -1,28 +1,47 @@
 """The types of an LLM call, and the adapter that every provider has.
 
-A prompt is a string or a list of messages. A message holds blocks of content; those that an adapter or model cannot
-take are refused before anything is sent, with a typed error.
+A prompt is a string or a list of messages (:mod:`app.skills.content`). What an adapter or model cannot take is refused
+before anything is sent, with a typed error, or left away and named in ``dropped_params`` of the response.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
-from app.errors import InvalidInputError
+from app.errors import InvalidInputError, LLMError
 from app.money import Microcents
+from app.skills.content import (
+    CacheMark,
+    ContentBlock,
+    DocumentBlock,
+    ImageBlock,
+    ImageDetail,
+    Message,
+    Prompt,
+    ReasoningBlock,
+    Role,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    as_messages,
+)
+from app.skills.structured import Schema, check_schema, read_output
+from app.skills.tools import Tool, check_tools
 
 __all__ = [
     "DEFAULT_MAX_TOKENS",
     "DEFAULT_TIMEOUT_S",
+    "CacheMark",
     "CallContext",
     "ContentBlock",
     "DocumentBlock",
     "FinishReason",
     "ImageBlock",
+    "ImageDetail",
     "LLMAdapter",
     "LLMConfig",
     "LLMResponse",
@@ -30,11 +49,17 @@ __all__ = [
     "Message",
     "Prompt",
     "ReasoningBlock",
+    "ReasoningDelta",
+    "ReasoningEffort",
     "Role",
+    "Schema",
+    "ServiceTier",
     "StreamEnd",
     "StreamEvent",
     "TextBlock",
     "TextDelta",
+    "Tool",
+    "ToolCallDelta",
     "ToolResultBlock",
     "ToolUseBlock",
     "as_messages",
@@ -43,97 +68,14 @@ __all__ = [
 DEFAULT_MAX_TOKENS: Final = 1024
 DEFAULT_TIMEOUT_S: Final = 120.0
 
-Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "stop_sequence", "tool_use", "refusal", "content_filter", "pause"]
 """Why a response ended, in one vocabulary for all providers."""
 
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""How much a model may think before it answers; a model without a level takes the nearest one that it has."""
 
-@dataclass(frozen=True, slots=True)
-class TextBlock:
-    """Text. ``cache`` marks the end of a prefix that the provider may keep."""
-
-    text: str
-    cache: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageBlock:
-    """An image: ``data`` in base64, or a ``url``."""
-
-    media_type: str
-    data: str | None = None
-    url: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DocumentBlock:
-    """A document, such as a PDF: ``data`` in base64, or a ``url``."""
-
-    media_type: str
-    data: str | None = None
-    url: str | None = None
-    title: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolUseBlock:
-    """A call of a tool that the model asks for."""
-
-    id: str
-    name: str
-    arguments: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolResultBlock:
-    """What a tool gave."""
-
-    tool_use_id: str
-    content: str
-    is_error: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReasoningBlock:
-    """Reasoning that a model shows; ``signature`` is the provider's, to be handed back unchanged."""
-
-    text: str
-    signature: str | None = None
-
-
-ContentBlock: TypeAlias = TextBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock | ReasoningBlock
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn."""
-
-    role: Role
-    content: str | Sequence[ContentBlock]
-
-    @property
-    def blocks(self) -> tuple[ContentBlock, ...]:
-        """The content as blocks."""
-        return (TextBlock(self.content),) if isinstance(self.content, str) else tuple(self.content)
-
-
-Prompt: TypeAlias = str | Sequence[Message]
-
-
-def as_messages(prompt: Prompt) -> tuple[Message, ...]:
-    """Return a prompt as messages; a string is one turn of the user.
-
-    Raises:
-        InvalidInputError: it has no message, or none of its messages has content.
-    """
-    messages = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
-    if not any(
-        (isinstance(block, TextBlock) and block.text.strip()) or not isinstance(block, TextBlock)
-        for message in messages
-        for block in message.blocks
-    ):
-        raise InvalidInputError("the prompt is empty: give it some text")
-    return messages
+ServiceTier = Literal["auto", "default", "flex", "priority", "fast"]
+"""How the provider is to serve the call: as its project is set, at the plain price, cheaper and slower, or dearer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +91,13 @@ class LLMConfig:
         seed: for a repeatable answer, where the provider has such a thing.
         system: instructions in front of the messages.
         timeout_s: the wall-clock deadline of the whole call in seconds, retries and fallbacks included.
+        tools: what the model may call; the response then has ``tool_calls``.
+        tool_choice: ``auto`` (the model decides), ``required``, ``none``, or the name of the one it must call.
+        parallel_tool_calls: False asks for at most one call in an answer.
+        schema: what the answer has to satisfy; the response then has ``output``.
+        reasoning_effort: how much the model may think.
+        cache: the whole prompt may be kept by the provider for the next call that begins like it.
+        service_tier: how the call is served, and at which price.
         extra: parameters that are passed through as they are. Where a limit applies, one without a known bound is
             refused before the call.
     """
@@ -161,6 +110,13 @@ class LLMConfig:
     seed: int | None = None
     system: str | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str | None = None
+    parallel_tool_calls: bool | None = None
+    schema: Schema | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    cache: CacheMark = False
+    service_tier: ServiceTier | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -180,6 +136,17 @@ class LLMConfig:
         if isinstance(self.stop, str) or any(not sequence for sequence in self.stop):
             raise InvalidInputError("stop must be a tuple of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "tools", tuple(self.tools))
+        check_tools(self.tools, self.tool_choice)
+        if self.schema is not None:
+            check_schema(self.schema)
+        for name, value, allowed in (
+            ("reasoning_effort", self.reasoning_effort, get_args(ReasoningEffort)),
+            ("service_tier", self.service_tier, get_args(ServiceTier)),
+            ("cache", self.cache, (True, False, "5m", "1h")),
+        ):
+            if value is not None and value not in allowed:
+                raise InvalidInputError(f"{name} must be one of {', '.join(map(str, allowed))} ({value!r} given)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +190,8 @@ class LLMResponse:
         provider: the adapter's id.
         request_id: the provider's id.
         blocks: the content in full, where it is more than text.
+        output: the validated object of a call with a ``schema``; None without one, or where ``output_error`` says why.
+        output_error: why the answer does not satisfy the schema, None where it does or there is none.
         dropped_params: what the model would have rejected and was therefore not sent.
         warnings: what a user should know, such as a model that ends soon.
         replayed: it is the record of an earlier call; nothing was charged now.
@@ -243,6 +212,8 @@ class LLMResponse:
     provider: str = ""
     request_id: str | None = None
     blocks: tuple[ContentBlock, ...] = ()
+    output: Any = None
+    output_error: str | None = None
     dropped_params: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     replayed: bool = False
@@ -257,6 +228,43 @@ class LLMResponse:
             return self.usage.complete
         return self.input_tokens is not None and self.output_tokens is not None
 
+    @property
+    def tool_calls(self) -> tuple[ToolUseBlock, ...]:
+        """The tools that the model asks for, in its order."""
+        return tuple(block for block in self.blocks if isinstance(block, ToolUseBlock))
+
+    @property
+    def message(self) -> Message:
+        """The answer as the next turn of the conversation."""
+        return Message("assistant", self.blocks or self.content)
+
+    def read_as(self, schema: Schema | None) -> LLMResponse:
+        """Return it with ``output`` as a schema says; as it is where there is none, or a tool is called instead."""
+        if schema is None or self.tool_calls:
+            return self
+        output, error = read_output(self.content, schema)
+        return replace(self, output=output, output_error=error)
+
+    def validated(self) -> Any:
+        """Return ``output``.
+
+        Raises:
+            LLMError: the answer does not satisfy the schema; it was paid all the same.
+        """
+        if self.output_error is None:
+            return self.output
+        raise LLMError(
+            f"the answer does not satisfy its schema: {self.output_error} (it ended by {self.finish_reason!r}; raise "
+            "max_tokens if that is 'length')",
+            code="ERR_LLM_INVALID_OUTPUT",
+            retryable=False,
+            billed="yes",
+            provider=self.provider,
+            model=self.model,
+            request_id=self.request_id,
+            partial_text=self.content,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
@@ -266,13 +274,36 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the reasoning that the model shows, as it arrives."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallDelta:
+    """A piece of a call of a tool: the first of each has its ``id`` and ``name``.
+
+    Attributes:
+        index: which of the answer's calls, from 0.
+        id, name: None in the pieces after the first.
+        arguments: the next piece of the arguments' JSON.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamEnd:
     """The end of a stream: always the last event, with the whole response."""
 
     response: LLMResponse
 
 
-StreamEvent: TypeAlias = TextDelta | StreamEnd
+StreamEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | StreamEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +367,8 @@ class LLMAdapter(abc.ABC):
     def stream(
         self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
     ) -> AsyncIterator[StreamEvent]:
-        """Make one call and yield its text as it arrives; the last event is :class:`StreamEnd`.
+        """Make one call and yield its text, reasoning and calls of tools as they arrive; the last event is
+        :class:`StreamEnd`.
 
         Close the iterator (``aclose``) to end the call early.
 

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from app.money import Microcents
 from app.skills.guards.recording import decode_response, encode_response, fingerprint
-from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse, Prompt
+from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse, Prompt, Schema
 from app.stores.budget.contract import BudgetStore, HoldState
 from app.stores.checkpoint.codec import JsonValue, canonical_json, parse_json
 
@@ -150,9 +150,9 @@ def response_json(response: LLMResponse) -> JsonValue:
     return parse_json(encode_response(replace(response, replayed=False)))
 
 
-def read_response(value: JsonValue) -> LLMResponse:
-    """Return the response that :func:`response_json` wrote."""
-    return decode_response(canonical_json(value, what="a recorded response"))
+def read_response(value: JsonValue, *, schema: Schema | None = None) -> LLMResponse:
+    """Return the response that :func:`response_json` wrote, with its ``output`` as the schema says."""
+    return decode_response(canonical_json(value, what="a recorded response"), schema=schema)
 
 
 def _sum_known(counts: list[int | None]) -> int | None:

@@ -204,7 +204,7 @@ class Run:
             fingerprint=request_fingerprint(prompt, config),
             attempt=lambda context: attempt_once(function, (), context=context, timeout=limit),
             to_record=response_json,
-            from_record=read_response,
+            from_record=lambda value: read_response(value, schema=None if config is None else config.schema),
             policy=retry_policy(retries),
         )
         return await self._do(step_id, work)

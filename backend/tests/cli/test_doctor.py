@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.servers.process import free_port
+from tests.support.servers.valkey import ValkeyServer
+
 from .harness import Nova
 from .provider import provider
 
@@ -137,6 +140,41 @@ def test_a_vault_that_cannot_be_reached_is_a_problem(nova: Nova) -> None:
     assert examined.code == 3
     assert "cannot be reached" in parts(examined.json)["settings"]["why"]
     assert "hush" not in examined.out + examined.err
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "said"),
+    [
+        ({}, "ok", "on its disk"),
+        ({"appendfsync": "everysec"}, "note", "the last second"),
+        ({"appendonly": "no"}, "note", "everything"),
+        ({"maxmemory": "100mb", "maxmemory_policy": "volatile-lru"}, "note", "called again"),
+        ({"maxmemory": "100mb", "maxmemory_policy": "allkeys-lru"}, "problem", "ceilings"),
+    ],
+)
+def test_a_redis_server_is_asked_and_looked_at(nova: Nova, options: dict[str, str], state: str, said: str) -> None:
+    """Both stores on it answer, and what it may throw away or forget is said, with what to set."""
+    with ValkeyServer(durable=True, **options) as server:
+        examined = nova("doctor", "--json", env={"REDIS_URL": server.url})
+
+    found = parts(examined.json)
+    assert examined.code == (3 if state == "problem" else 0)
+    assert [found[f"{kind} store"]["in_force"] for kind in ("budget", "idempotency")] == ["redis", "redis"]
+    assert "it answers" in found["budget store"]["why"]
+    assert found["redis server"]["state"] == state
+    assert said in found["redis server"]["why"]
+    assert (found["redis server"]["remedy"] is None) == (state == "ok")
+
+
+def test_a_redis_server_that_is_down_is_a_problem_of_its_stores(nova: Nova) -> None:
+    """They say that it cannot be reached; of the server nothing is known."""
+    examined = nova("doctor", "--json", env={"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"})
+
+    found = parts(examined.json)
+    assert examined.code == 30
+    assert "cannot be reached" in found["budget store"]["why"]
+    assert found["idempotency store"]["state"] == "problem"
+    assert "redis server" not in found
 
 
 def test_no_secret_is_shown(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from app.errors import InvalidInputError, UnboundedCallError
 from app.skills.llm_invoke_v2 import (
+    ContentBlock,
     DocumentBlock,
     ImageBlock,
     LLMConfig,
@@ -21,12 +22,14 @@ from app.skills.llm_invoke_v2 import (
     Prompt,
     ReasoningBlock,
     TextBlock,
+    Tool,
     ToolResultBlock,
     ToolUseBlock,
     as_messages,
 )
 from app.skills.models import facts
 from app.skills.pricing import ModelPrice, PriceBook, PriceTier, Rates
+from app.skills.pricing.bound import input_tokens_at_most
 from app.skills.pricing.catalogue import published_tiers
 
 DAY = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -224,20 +227,99 @@ def test_the_bound_crosses_the_cliff_where_the_bill_would() -> None:
     assert above == 272_001 * 500 + 2_250
 
 
+PNG = "iVBORw0KGgo="
+IMAGE = ImageBlock(media_type="image/png", data=PNG)
+PDF = DocumentBlock(media_type="application/pdf", data="JVBERi0=")
+
+
+def bound_of(*blocks: ContentBlock, provider: str = "openai", model: str = "gpt-4o", **config: Any) -> int:
+    """Return the bound in input tokens of one turn with these blocks, and nothing for the output."""
+    prompt = [Message("user", [TextBlock("hi"), *blocks])]
+    return input_tokens_at_most(prompt, LLMConfig(**config), facts(provider, model))
+
+
 @pytest.mark.parametrize(
-    "block",
+    ("block", "at_least"),
     [
-        ImageBlock(media_type="image/png", data="AAAA"),
-        DocumentBlock(media_type="application/pdf", data="AAAA"),
-        ToolUseBlock(id="1", name="f", arguments={}),
-        ToolResultBlock(tool_use_id="1", content="x"),
-        ReasoningBlock(text="x"),
+        (TextBlock("x" * 100), 100),
+        (ToolUseBlock(id="1", name="f", arguments={"a": "x" * 100}), 100),
+        (ToolUseBlock(id="1", name="f", arguments={}, malformed="x" * 100), 100),
+        (ToolResultBlock(tool_use_id="1", content="x" * 100), 100),
+        (ReasoningBlock(text="x" * 100), 100),
+        (ReasoningBlock(text="", signature="x" * 100), 100),
+        (DocumentBlock(media_type="text/plain", data="eHh4" * 34, title="t"), 102),
+        (IMAGE, 1_445),
     ],
 )
-def test_what_is_not_text_has_no_bound(block: Any) -> None:
-    """Nobody can tell how many tokens an image, a document, or a tool's framing will be."""
-    with pytest.raises(UnboundedCallError, match=type(block).__name__):
-        BOOK.upper_bound([Message("user", [block])], LLMConfig(), provider="claude", model="claude-sonnet-5-5")
+def test_every_kind_of_content_is_in_the_bound(block: ContentBlock, at_least: int) -> None:
+    """Each adds what it can be billed as, and its framing."""
+    assert bound_of(block) >= bound_of() + at_least + facts("openai", "gpt-4o").message_overhead_tokens
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tokens"),
+    [
+        # Documented examples of an image of the largest size: OpenAI's and Anthropic's vision guides.
+        ("openai", "gpt-4o", 85 + 8 * 170),
+        ("openai", "gpt-4o-mini", 2_833 + 8 * 5_667),
+        ("openai", "gpt-4.1-nano", 3_779),
+        ("openai", "o3", 75 + 8 * 150),
+        ("openai", "gpt-5", 70 + 8 * 140),
+        ("openai", "gpt-5-nano", 3_779),
+        ("openai", "gpt-6-sol", 3_000),
+        ("claude", "claude-sonnet-4-5", 1_640),
+        ("claude", "claude-sonnet-5-5", 4_784),
+    ],
+)
+def test_an_image_of_the_largest_size_is_within_its_bound(provider: str, model: str, tokens: int) -> None:
+    """What the providers' guides say it costs at most, with a margin."""
+    stated = facts(provider, model).image_tokens_bound
+
+    assert stated is not None
+    assert tokens <= stated <= 4 * tokens
+
+
+@pytest.mark.parametrize("block", [PDF, ImageBlock(media_type="image/png", data=PNG, detail="original")])
+@pytest.mark.parametrize(("provider", "model"), [("openai", "gpt-4o"), ("claude", "claude-sonnet-5-5")])
+def test_what_has_no_bound_of_its_own_can_fill_the_context(block: ContentBlock, provider: str, model: str) -> None:
+    """A PDF, and an image at its original size, are held at all that the model can read."""
+    assert bound_of(block, provider=provider, model=model) == facts(provider, model).context_tokens
+
+
+@pytest.mark.parametrize(("block", "what"), [(IMAGE, "an image"), (PDF, "a document")])
+def test_what_has_no_bound_is_refused_where_the_context_is_not_known(block: ContentBlock, what: str) -> None:
+    """A model of a server of one's own: nobody has said how many tokens an image is there."""
+    with pytest.raises(UnboundedCallError, match=f"{what} in the prompt has no known upper bound"):
+        bound_of(block, model="smollm2-135m")
+
+
+def test_tools_and_schemas_are_in_the_bound() -> None:
+    """What they say counts twice, because the provider renders it in a form of its own; each kind adds its text."""
+    tool = Tool(name="look", description="d" * 100, parameters={"type": "object", "properties": {"p" * 100: {}}})
+    schema = {"type": "object", "properties": {"f" * 200: {"type": "string"}}}
+
+    for config in ({"tools": (tool,)}, {"schema": schema}):
+        assert bound_of(**config) >= bound_of() + 2 * 200 + facts("openai", "gpt-4o").tools_overhead_tokens
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tier", "like"),
+    [
+        ("openai", "gpt-5.4", "flex", {"service_tier": "flex"}),
+        ("openai", "gpt-5.4", "default", {"service_tier": "default"}),
+        ("openai", "gpt-5.4", "priority", {"service_tier": "priority"}),
+        ("claude", "claude-opus-5-5", "fast", {"speed": "fast"}),
+        ("claude", "claude-opus-5-5", "auto", {}),
+        ("claude", "claude-opus-4-1", "fast", {}),  # it has no such tier, so none is sent
+    ],
+)
+def test_a_tier_of_the_config_is_bounded_like_the_parameter(
+    provider: str, model: str, tier: Any, like: dict[str, str]
+) -> None:
+    """The field and the provider's own parameter choose the same price."""
+    by_field = BOOK.upper_bound("hello", LLMConfig(service_tier=tier), provider=provider, model=model)
+
+    assert by_field == BOOK.upper_bound("hello", LLMConfig(extra=like), provider=provider, model=model)
 
 
 @pytest.mark.parametrize("name", ["tools", "max_tokens", "max_completion_tokens", "web_search_options", "modalities"])

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from app.errors import LLMError
 from app.skills.adapters.failures import STREAM_CUT, TIMEOUT, Failure
@@ -24,9 +24,11 @@ from app.skills.llm_invoke_v2 import (
     LLMUsage,
     Message,
     Prompt,
+    ReasoningDelta,
     StreamEnd,
     StreamEvent,
     TextDelta,
+    ToolCallDelta,
     as_messages,
 )
 from app.skills.models import ModelFacts, end_of_life_warning, facts
@@ -34,7 +36,10 @@ from app.skills.models import ModelFacts, end_of_life_warning, facts
 if TYPE_CHECKING:
     from app.skills.pricing import PriceBook
 
-__all__ = ["Answer", "Attempt", "BaseAdapter", "Request"]
+__all__ = ["Answer", "Attempt", "BaseAdapter", "Piece", "Request"]
+
+Piece: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
+"""What of an answer arrives in a stream before its end."""
 
 _log = logging.getLogger(__name__)
 _logged_ends: set[tuple[str, str]] = set()
@@ -163,18 +168,21 @@ class BaseAdapter(LLMAdapter):
     async def stream(
         self, prompt: Prompt, config: LLMConfig | None = None, *, context: CallContext | None = None
     ) -> AsyncIterator[StreamEvent]:
-        """Make one attempt and yield its text as it arrives; arguments and errors as for ``invoke``.
+        """Make one attempt and yield the answer as it arrives; arguments and errors as for ``invoke``.
 
         The deadline holds for the whole stream, the time its reader takes included.
         """
         attempt, prices = await self._begin(prompt, config, context)
         with CallMeter(provider=self.adapter_id, model=attempt.model, prices=prices) as meter:
+            began = False
             async with aclosing(self._tell(attempt)) as pieces:
                 while not isinstance(piece := await _next(pieces, attempt), Answer):
-                    if not attempt.received:
+                    if not began:
                         meter.first_token(self._clock() - attempt.started)
-                    attempt.received.append(piece)
-                    yield TextDelta(piece)
+                        began = True
+                    if isinstance(piece, TextDelta):
+                        attempt.received.append(piece.text)
+                    yield piece
             response = meter.answered(self._response(attempt, piece, prices))
         yield StreamEnd(response)
 
@@ -187,8 +195,8 @@ class BaseAdapter(LLMAdapter):
         """Make the attempt; raise ``LLMError`` for whatever goes wrong."""
 
     @abc.abstractmethod
-    def _tell(self, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
-        """Make the attempt and yield the text in pieces, the whole answer last; raise as ``_ask``."""
+    def _tell(self, attempt: Attempt) -> AsyncGenerator[Piece | Answer, None]:
+        """Make the attempt and yield the answer in pieces, the whole of it last; raise as ``_ask``."""
 
     async def _begin(
         self, prompt: Prompt, config: LLMConfig | None, context: CallContext | None
@@ -232,7 +240,7 @@ class BaseAdapter(LLMAdapter):
 
     def _response(self, attempt: Attempt, answer: Answer, prices: PriceBook) -> LLMResponse:
         cost = prices.cost(answer.usage, provider=self.adapter_id, model=attempt.model)
-        return LLMResponse(
+        response = LLMResponse(
             content=answer.content,
             input_tokens=answer.usage.input_tokens,
             output_tokens=answer.usage.output_tokens,
@@ -248,6 +256,7 @@ class BaseAdapter(LLMAdapter):
             dropped_params=attempt.request.dropped,
             warnings=self._warnings(attempt, answer),
         )
+        return response.read_as(attempt.config.schema)
 
     def _warnings(self, attempt: Attempt, answer: Answer) -> tuple[str, ...]:
         found = []
@@ -257,12 +266,12 @@ class BaseAdapter(LLMAdapter):
             if (self.adapter_id, attempt.model) not in _logged_ends:
                 _logged_ends.add((self.adapter_id, attempt.model))
                 _log.warning("%s", ends)
-        if not answer.content and answer.finish_reason == "length":
+        if not answer.content and not answer.blocks and answer.finish_reason == "length":
             found.append("the answer is empty: all of max_tokens went into reasoning; raise it")
         return tuple(found)
 
 
-async def _next(pieces: AsyncGenerator[str | Answer, None], attempt: Attempt) -> str | Answer:
+async def _next(pieces: AsyncGenerator[Piece | Answer, None], attempt: Attempt) -> Piece | Answer:
     """Return the next piece before the deadline.
 
     The deadline is set anew around each step: around a ``yield`` it would cancel the reader, not the call. A piece

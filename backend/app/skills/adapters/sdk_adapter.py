@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from app.credentials import instead_of
 from app.errors import ConfigurationError, LLMError
 from app.loops import LoopClients
-from app.skills.adapters.base import Answer, Attempt, BaseAdapter
+from app.skills.adapters.base import Answer, Attempt, BaseAdapter, Piece
 from app.skills.adapters.failures import (
     AUTH_FAILED,
     INVALID_REQUEST,
@@ -104,8 +104,8 @@ class SdkAdapter(BaseAdapter):
         """Read the answer; raise ``UnreadableAnswerError`` where it is not one."""
 
     @abc.abstractmethod
-    def _pieces(self, client: Any, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
-        """Send the request and yield the text as it arrives, the whole answer last."""
+    def _pieces(self, client: Any, attempt: Attempt) -> AsyncGenerator[Piece | Answer, None]:
+        """Send the request and yield the answer as it arrives, the whole of it last."""
 
     @abc.abstractmethod
     def _rejection(self, status: int | None, body: object, headers: Mapping[str, str]) -> Failure:
@@ -131,7 +131,7 @@ class SdkAdapter(BaseAdapter):
                 raise UnreadableAnswerError(f"the answer is a page ({kind}) where JSON was expected")
             return self._read(mapping_of(response.json(), what="the answer"), attempt)
 
-    async def _tell(self, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
+    async def _tell(self, attempt: Attempt) -> AsyncGenerator[Piece | Answer, None]:
         credential = self._credential()
         try:
             async with aclosing(self._tell_with(credential, attempt)) as pieces:
@@ -147,7 +147,7 @@ class SdkAdapter(BaseAdapter):
             async for piece in pieces:
                 yield piece
 
-    async def _tell_with(self, credential: Credential | None, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
+    async def _tell_with(self, credential: Credential | None, attempt: Attempt) -> AsyncGenerator[Piece | Answer, None]:
         client = await self._client(credential, attempt)
         with self._translated(attempt):
             async with aclosing(self._pieces(client, attempt)) as pieces:

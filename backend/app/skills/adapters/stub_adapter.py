@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from app.errors import LLMError
-from app.skills.adapters.base import Answer, Attempt, BaseAdapter, Request
+from app.skills.adapters.base import Answer, Attempt, BaseAdapter, Piece, Request
 from app.skills.adapters.failures import (
     NETWORK,
     OVERLOADED,
@@ -18,11 +19,12 @@ from app.skills.adapters.failures import (
     Failure,
     Verdict,
 )
+from app.skills.adapters.request import check_extra, check_messages, check_text, check_tools
 from app.skills.adapters.stub_script import FaultKind, StubFault, StubScript
 from app.skills.adapters.stub_text import StubText, count_input, count_tokens, pieces_of, write
-from app.skills.adapters.wire import check_extra, text_only
-from app.skills.llm_invoke_v2 import LLMConfig, LLMUsage, Message
-from app.skills.models import DEFAULT_MODELS, ModelFacts
+from app.skills.llm_invoke_v2 import LLMConfig, LLMUsage, Message, ReasoningDelta, TextDelta, ToolCallDelta
+from app.skills.model_facts import ModelFacts
+from app.skills.models import DEFAULT_MODELS
 
 if TYPE_CHECKING:
     from app.skills.pricing import PriceBook
@@ -70,10 +72,15 @@ class StubAdapter(BaseAdapter):
         """How many attempts reached the stub."""
 
     def _encode(self, messages: tuple[Message, ...], config: LLMConfig, *, model: str, facts: ModelFacts) -> Request:
-        text_only(messages, adapter=self.adapter_id)
+        check_messages(messages, facts=facts, model=model)
+        check_tools(messages, config, facts=facts, model=model)
         check_extra(config)
+        if config.system is not None:
+            check_text(config.system, what="system")
         StubFault.from_extra(config.extra)
         dropped = tuple(name for name in config.extra if name not in facts.bounded_extra)
+        if config.service_tier is not None:
+            dropped = (*dropped, "service_tier")
         return Request(body={"model": model}, dropped=dropped)
 
     async def _ask(self, attempt: Attempt) -> Answer:
@@ -84,11 +91,11 @@ class StubAdapter(BaseAdapter):
             await self._hang()
         return self._answer(attempt, fault, _text_of(attempt, fault))
 
-    async def _tell(self, attempt: Attempt) -> AsyncGenerator[str | Answer, None]:
+    async def _tell(self, attempt: Attempt) -> AsyncGenerator[Piece | Answer, None]:
         fault = await self._receive(attempt)
         written = _text_of(attempt, fault)
         attempt.began = True
-        for number, piece in enumerate(pieces_of(written.text)):
+        for number, piece in enumerate(_streamed(written)):
             await self._break(attempt, fault, before=number)
             yield piece
         await self._break(attempt, fault, before=None)
@@ -134,7 +141,8 @@ class StubAdapter(BaseAdapter):
         )
 
     def _answer(self, attempt: Attempt, fault: StubFault, written: StubText) -> Answer:
-        usage = LLMUsage(input_tokens=_input(attempt), output_tokens=count_tokens(written.text))
+        reasoning = count_tokens(written.reasoning) if written.reasoning else None
+        usage = LLMUsage(input_tokens=_input(attempt), output_tokens=written.tokens, reasoning_tokens=reasoning)
         if fault.kind == "missing_usage":
             usage = LLMUsage(input_tokens=None, output_tokens=None, complete=False)
         return Answer(
@@ -143,7 +151,21 @@ class StubAdapter(BaseAdapter):
             finish_reason=written.finish_reason,
             usage=usage,
             request_id=attempt.request_id,
+            blocks=written.blocks,
         )
+
+
+def _streamed(written: StubText) -> Iterator[Piece]:
+    """Yield an answer as it is streamed: a thought at once, words, the arguments of each call in two pieces."""
+    if written.reasoning:
+        yield ReasoningDelta(written.reasoning)
+    for piece in pieces_of(written.text):
+        yield TextDelta(piece)
+    for index, call in enumerate(written.calls):
+        arguments = json.dumps(dict(call.arguments))
+        half = len(arguments) // 2
+        yield ToolCallDelta(index=index, id=call.id, name=call.name, arguments=arguments[:half])
+        yield ToolCallDelta(index=index, arguments=arguments[half:])
 
 
 def _text_of(attempt: Attempt, fault: StubFault) -> StubText:
@@ -153,4 +175,4 @@ def _text_of(attempt: Attempt, fault: StubFault) -> StubText:
 
 
 def _input(attempt: Attempt) -> int:
-    return count_input(attempt.messages, attempt.config.system)
+    return count_input(attempt.messages, attempt.config)

@@ -1,41 +1,23 @@
-"""What both wire formats share: reading JSON that may be anything, and choosing which parameters are sent."""
+"""What both wire formats share: reading JSON that may be anything."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from app.errors import InvalidInputError
-from app.skills.llm_invoke_v2 import LLMConfig, Message, TextBlock
-from app.skills.models import ModelFacts
+from app.skills.llm_invoke_v2 import ToolUseBlock
 
 __all__ = [
     "ErrorEventError",
     "UnreadableAnswerError",
     "adds_up",
-    "check_extra",
     "count_of",
     "mapping_of",
-    "sampling_params",
     "sequence_of",
     "text_of",
-    "text_only",
+    "tool_use",
 ]
-
-_OWN_FIELDS: Final = {
-    "model": "model",
-    "max_tokens": "max_tokens",
-    "max_completion_tokens": "max_tokens",
-    "max_output_tokens": "max_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "stop": "stop",
-    "stop_sequences": "stop",
-    "seed": "seed",
-    "system": "system",
-}
-_NOT_EXTRA: Final = frozenset({"messages", "input", "prompt", "stream", "stream_options"})
 
 
 class UnreadableAnswerError(ValueError):
@@ -48,69 +30,6 @@ class ErrorEventError(Exception):
     def __init__(self, body: object) -> None:
         super().__init__("an error event in the stream")
         self.body = body
-
-
-def check_extra(config: LLMConfig) -> None:
-    """Refuse extra parameters that would go around a field of the config or the adapter, or cannot be sent as JSON.
-
-    Raises:
-        InvalidInputError: which one, and where it belongs or what is wrong with it.
-    """
-    for name in config.extra:
-        if name in _OWN_FIELDS:
-            raise InvalidInputError(f"extra may not hold {name!r}: set LLMConfig.{_OWN_FIELDS[name]}")
-        if name in _NOT_EXTRA:
-            raise InvalidInputError(f"extra may not hold {name!r}: the adapter sets it")
-        try:
-            json.dumps({name: config.extra[name]}, ensure_ascii=False, allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidInputError(f"extra[{name!r}] cannot be sent as JSON: {error}") from error
-
-
-def text_only(messages: Sequence[Message], *, adapter: str) -> None:
-    """Refuse content that is not text, and text that cannot be sent.
-
-    Raises:
-        InvalidInputError: which message holds what.
-    """
-    for number, message in enumerate(messages, start=1):
-        for block in message.blocks:
-            if not isinstance(block, TextBlock):
-                raise InvalidInputError(
-                    f"message {number} holds a {type(block).__name__}; the {adapter} adapter sends only text so far"
-                )
-            check_text(block.text, what=f"message {number}")
-
-
-def check_text(text: str, *, what: str) -> None:
-    """Refuse text that has no UTF-8 form.
-
-    Raises:
-        InvalidInputError: it holds half of a surrogate pair.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(
-            f"{what} has half of a surrogate pair at character {error.start}, which cannot be sent as UTF-8"
-        ) from None
-
-
-def sampling_params(config: LLMConfig, facts: ModelFacts) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return ``temperature`` and ``top_p`` as the model takes them, and the names of those it would reject."""
-    asked = {
-        name: value
-        for name, value in (("temperature", config.temperature), ("top_p", config.top_p))
-        if value is not None
-    }
-    if not facts.accepts_sampling(config.extra):
-        return {}, tuple(asked)
-    taken = dict(asked)
-    if "temperature" in taken and taken["temperature"] > facts.max_temperature:
-        del taken["temperature"]
-    if facts.one_of_temperature_and_top_p and len(taken) > 1:
-        del taken["top_p"]
-    return taken, tuple(name for name in asked if name not in taken)
 
 
 def mapping_of(value: object, *, what: str) -> Mapping[str, Any]:
@@ -163,6 +82,17 @@ def adds_up(read: int | None, written: int | None, *, answered: bool) -> bool:
         answered: whether the answer holds anything that the model wrote.
     """
     return bool(read) and written is not None and (written > 0 or not answered)
+
+
+def tool_use(call_id: object, name: object, arguments: str) -> ToolUseBlock:
+    """Return a call of a tool; arguments that are not a JSON object (cut by max_tokens, mostly) are kept as written."""
+    try:
+        read = json.loads(arguments or "{}")
+    except ValueError:
+        read = None
+    if isinstance(read, dict):
+        return ToolUseBlock(id=str(call_id or ""), name=str(name or ""), arguments=read)
+    return ToolUseBlock(id=str(call_id or ""), name=str(name or ""), arguments={}, malformed=arguments)
 
 
 def _kind(value: object) -> str:

@@ -21,9 +21,11 @@ from app.skills.llm_invoke_v2 import (
     LLMResponse,
     LLMUsage,
     Prompt,
+    ReasoningDelta,
     StreamEnd,
     StreamEvent,
     TextDelta,
+    ToolCallDelta,
 )
 from app.skills.pricing import Cost, PriceBook
 from app.stores.budget.contract import BudgetStore, Hold
@@ -127,8 +129,8 @@ class BudgetedAdapter(Guard):
                     if isinstance(event, StreamEnd):
                         answered = await self._close_answered(attempt, event.response)
                         break
-                    if isinstance(event, TextDelta) and self._estimates_cut_streams:
-                        attempt.received.append(event.text)
+                    if self._estimates_cut_streams:
+                        attempt.received.append(_written(event))
                     yield event
                 else:
                     raise ended_early(self.adapter_id, model=attempt.model, received="".join(attempt.received))
@@ -274,6 +276,11 @@ class BudgetedAdapter(Guard):
             at=attempt.started_at,
         )
         return None if cost is None else min(cost.amount, attempt.hold.amount)
+
+
+def _written(event: TextDelta | ReasoningDelta | ToolCallDelta) -> str:
+    """Return what the model wrote for a piece of a stream; all of it is billed as output."""
+    return (event.name or "") + event.arguments if isinstance(event, ToolCallDelta) else event.text
 
 
 def _not_on_record(error: BaseException) -> BaseException | None:

@@ -15,7 +15,7 @@ from typing import Final
 from app.errors import IdempotencyError, IdempotencyLeaseLostError, InvalidInputError, LLMError, StoreError
 from app.metrics import guard_metrics
 from app.skills.guards.holding import HoldKeeper
-from app.skills.guards.recording import decode_response, encode_response, fingerprint
+from app.skills.guards.recording import decode_response, encode_response, fingerprint, replayed_events
 from app.skills.guards.wrapper import (
     Clock,
     Deadline,
@@ -35,7 +35,6 @@ from app.skills.llm_invoke_v2 import (
     Prompt,
     StreamEnd,
     StreamEvent,
-    TextDelta,
 )
 from app.stores.budget.contract import BudgetStore
 from app.stores.holder import Holder
@@ -76,7 +75,7 @@ class IdempotentAdapter(Guard):
     The promise:
 
     - One recorded response per tenant and key. A repeat gets it with ``replayed=True`` and ``metered=True``; nothing is
-      sent and nothing is charged. A replayed stream is one piece of text, and its end.
+      sent and nothing is charged. A replayed stream is one piece for each block, and its end.
     - Repeats that come while the call is being made wait for it, up to their own deadline.
     - The same key with another request is ``IdempotencyConflictError``; what is asked for counts, not how long to wait.
     - A budget guard inside has the response recorded before it settles. What a crash in between left open, a repeat
@@ -161,9 +160,8 @@ class IdempotentAdapter(Guard):
             return
         claim = await self._claim(context.idempotency_key, prompt, config, context)
         if isinstance(claim, LLMResponse):
-            if claim.content:
-                yield TextDelta(claim.content)
-            yield StreamEnd(claim)
+            for event in replayed_events(claim):
+                yield event
             return
         alive = asyncio.ensure_future(self._stay_alive(claim))
         response: LLMResponse | None = None
@@ -198,7 +196,8 @@ class IdempotentAdapter(Guard):
         while True:
             begun = await self._begin(key, wanted, context.tenant_id)
             if isinstance(begun, Completed):
-                response = replace(decode_response(begun.result), replayed=True, metered=True)
+                recorded = decode_response(begun.result, schema=config.schema)
+                response = replace(recorded, replayed=True, metered=True)
                 if self._holds is not None and response.hold_id is not None and response.cost is not None:
                     await self._holds.make_good(response.hold_id, response.cost, tenant_id=context.tenant_id)
                 families.replays.inc()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
@@ -18,13 +18,21 @@ from app.skills.llm_invoke_v2 import (
     LLMUsage,
     Prompt,
     ReasoningBlock,
+    ReasoningDelta,
+    Schema,
+    StreamEnd,
+    StreamEvent,
     TextBlock,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
     ToolResultBlock,
     ToolUseBlock,
     as_messages,
 )
+from app.skills.structured import json_schema_of
 
-__all__ = ["decode_response", "encode_response", "fingerprint"]
+__all__ = ["decode_response", "encode_response", "fingerprint", "replayed_events"]
 
 _FINGERPRINT_VERSION: Final = 1
 _RESPONSE_VERSION: Final = 1
@@ -39,6 +47,17 @@ _BLOCKS: Final[dict[str, type[ContentBlock]]] = {
 }
 _BLOCK_NAMES: Final = {cls: name for name, cls in _BLOCKS.items()}
 _TUPLES: Final = ("dropped_params", "warnings", "fallback_from")
+_NOT_RECORDED: Final = frozenset({"output", "output_error"})
+"""What follows from the content and the caller's schema: made anew at each replay, as the type that it asks for."""
+
+_DEFAULTS: Final[dict[type[ContentBlock], dict[str, Any]]] = {
+    ImageBlock: {"detail": None, "cache": False},
+    DocumentBlock: {"cache": False},
+    ToolUseBlock: {"malformed": None},
+    ToolResultBlock: {"cache": False},
+    ReasoningBlock: {"redacted": False},
+}
+"""Fields that came later, left away at their default: the fingerprints of what was recorded before do not change."""
 
 
 def fingerprint(prompt: Prompt, config: LLMConfig | None) -> str:
@@ -65,12 +84,12 @@ def fingerprint(prompt: Prompt, config: LLMConfig | None) -> str:
 
 
 def encode_response(response: LLMResponse) -> bytes:
-    """Return a response as bytes, from which :func:`decode_response` makes an equal one.
+    """Return a response as bytes, from which :func:`decode_response` with the same schema makes an equal one.
 
     Raises:
         InvalidInputError: a block or a figure in it is not JSON.
     """
-    record = {field.name: getattr(response, field.name) for field in fields(LLMResponse)}
+    record = {name: value for name, value in _values(response).items() if name not in _NOT_RECORDED}
     record["usage"] = None if response.usage is None else _values(response.usage)
     record["blocks"] = [_block(block) for block in response.blocks]
     document = {"v": _RESPONSE_VERSION, "response": record}
@@ -81,8 +100,11 @@ def encode_response(response: LLMResponse) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def decode_response(record: bytes) -> LLMResponse:
+def decode_response(record: bytes, *, schema: Schema | None = None) -> LLMResponse:
     """Read a response.
+
+    Args:
+        schema: what the caller wants its ``output`` to be.
 
     Raises:
         StoreDamagedError: the bytes are not one, or a later version of Nova wrote them.
@@ -91,7 +113,7 @@ def decode_response(record: bytes) -> LLMResponse:
         document = json.loads(record.decode("utf-8", "surrogatepass"))
         version = document["v"]
         if version == _RESPONSE_VERSION:
-            return _response(document["response"])
+            return _response(document["response"]).read_as(schema)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreDamagedError(
             f"the result recorded under the idempotency key is not a response: {type(error).__name__}"
@@ -100,6 +122,21 @@ def decode_response(record: bytes) -> LLMResponse:
         f"the result recorded under the idempotency key has the version {version!r}, and this Nova reads version "
         f"{_RESPONSE_VERSION}: use the Nova that wrote it, or another key"
     )
+
+
+def replayed_events(response: LLMResponse) -> Iterator[StreamEvent]:
+    """Yield a response as a stream: the text, and each block that a stream shows, in one piece; then its end."""
+    calls = 0
+    for block in response.blocks or (TextBlock(response.content),):
+        if isinstance(block, TextBlock) and block.text:
+            yield TextDelta(block.text)
+        elif isinstance(block, ReasoningBlock) and block.text:
+            yield ReasoningDelta(block.text)
+        elif isinstance(block, ToolUseBlock):
+            arguments = json.dumps(dict(block.arguments)) if block.malformed is None else block.malformed
+            yield ToolCallDelta(index=calls, id=block.id, name=block.name, arguments=arguments)
+            calls += 1
+    yield StreamEnd(response)
 
 
 def _response(record: dict[str, Any]) -> LLMResponse:
@@ -113,15 +150,29 @@ def _response(record: dict[str, Any]) -> LLMResponse:
 
 def _asked_for(config: LLMConfig) -> dict[str, Any]:
     defaults = LLMConfig()
-    return {
+    asked = {
         name: dict(value) if isinstance(value, Mapping) else value
         for name, value in _values(config).items()
         if name != "timeout_s" and value != getattr(defaults, name)
     }
+    if config.tools:
+        asked["tools"] = [_tool(tool) for tool in config.tools]
+    if config.schema is not None:
+        asked["schema"] = json_schema_of(config.schema)
+    return asked
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    """Return what the model is told of a tool; the function behind it is the caller's own business."""
+    return {
+        **{name: value for name, value in _values(tool).items() if name != "function"},
+        "parameters": dict(tool.parameters),
+    }
 
 
 def _block(block: ContentBlock) -> dict[str, Any]:
-    values = _values(block)
+    later = _DEFAULTS.get(type(block), {})
+    values = {name: value for name, value in _values(block).items() if name not in later or value != later[name]}
     if isinstance(block, ToolUseBlock):
         values["arguments"] = dict(block.arguments)
     return {"type": _BLOCK_NAMES[type(block)], **values}

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from app.errors import ConfigurationError, InvalidInputError, UnboundedCallError
 from app.money import MAX_MICROCENTS, Microcents, format_usd
@@ -133,7 +133,7 @@ class PriceBook:
         day = self._day(at)
         meters = [
             meter
-            for tier in (None, *self._tiers_that_may_apply(provider, model, config.extra, day))
+            for tier in (None, *self._tiers_that_may_apply(provider, model, config, day))
             if (meter := self._meter(provider, model, tier, day)) is not None
         ]
         if not meters and self._unknown is not None:
@@ -197,7 +197,7 @@ class PriceBook:
             return None
         return self._unknown
 
-    def _tiers_that_may_apply(self, provider: str, model: str, extra: Mapping[str, Any], day: date) -> tuple[str, ...]:
+    def _tiers_that_may_apply(self, provider: str, model: str, config: LLMConfig, day: date) -> tuple[str, ...]:
         """Return the tiers beside the standard one in which the provider might serve the call.
 
         OpenAI takes an unset tier from the project's settings, so only a tier that is asked for by name rules out the
@@ -206,9 +206,15 @@ class PriceBook:
         Raises:
             UnboundedCallError: a tier is asked for whose price is unknown.
         """
+        from app.skills.models import facts
+
         tiers = self._tiers(provider, model, day)
         parameter, unset = ("speed", "standard") if provider == "claude" else ("service_tier", "auto")
-        asked = extra.get(parameter, unset)
+        asked = config.extra.get(parameter, unset)
+        if config.service_tier in facts(provider, model).tiers and (
+            provider != "claude" or config.service_tier == "fast"
+        ):
+            asked = config.service_tier  # else the adapter does not send it
         if asked in ("default", "standard"):
             return ()
         if asked != "auto" and asked not in tiers:

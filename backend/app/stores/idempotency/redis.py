@@ -42,7 +42,7 @@ class RedisIdempotencyStore:
     token of the dead: of several that found it only one takes the key.
 
     Redis removes expired records itself. A result lies inside its record, compressed, whatever its size: a result that
-    was paid for and then refused could not be replayed. Larger ones block the server for longer (docs/redis.md).
+    was paid for and then refused could not be replayed. Larger ones block the server for longer (docs/how-to/redis.md).
 
     Args:
         url: gives ``REDIS_URL``.

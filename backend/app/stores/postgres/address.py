@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from app.errors import ConfigurationError
 from app.stores.choice import is_postgres
@@ -57,9 +57,10 @@ def parse_address(url: str) -> Address:
     if not found or not is_postgres(scheme.lower()):
         raise _refused("it must begin with postgresql:// or postgres://")
     conninfo = f"postgresql://{rest}"
-    unknown = [name for name, _ in parse_qsl(urlsplit(conninfo).query, keep_blank_values=True) if name not in _known()]
+    query = rest.partition("?")[2]
+    unknown = [name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in _known()]
     if unknown:
-        raise _refused(f"PostgreSQL's own client does not know its parameter {unknown[0]!r}; leave it out")
+        raise _refused(f"PostgreSQL's own client does not know its parameter {unknown[0]!r:.40}; leave it out")
     try:
         parts = conninfo_to_dict(conninfo)
     except ProgrammingError:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from app.errors import NovaError, StoreUnavailableError
 from app.loops import LoopClients
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.stores.postgres.pool import Lent, Pool
     from app.stores.postgres.schema import ComponentVersion
     from app.stores.postgres.statements import Statements
+    from app.stores.postgres.status import DatabaseStatus
 
 __all__ = ["DEFAULT_POOL_SIZE", "DEFAULT_TIMEOUT_S", "PostgresDatabase", "Row"]
 
@@ -33,6 +34,7 @@ _MIGRATION_TIMEOUT_S: Final = 600.0
 _CONFLICT_TRIES: Final = 8
 _CONFLICT_WAIT_S: Final = 0.005
 
+T = TypeVar("T")
 Row = tuple[Any, ...]
 
 
@@ -110,11 +112,11 @@ class PostgresDatabase:
 
         return await self._on_connection(lambda lent: schema.migrate(lent.connection, database=self._shown()))
 
-    async def versions(self) -> tuple[ComponentVersion, ...]:
-        """Return the versions of the schema, and change nothing; errors as for :meth:`run`."""
-        from app.stores.postgres import schema
+    async def status(self) -> DatabaseStatus:
+        """Return the state of the database, and change nothing; errors as for :meth:`run`."""
+        from app.stores.postgres.status import read_status
 
-        return await self._on_connection(lambda lent: schema.versions(lent.connection))
+        return await self._on_connection(lambda lent: read_status(lent.connection, shown=self._shown()))
 
     async def close(self) -> None:
         """Close the connections of the running loop; a later statement opens them again."""
@@ -161,14 +163,14 @@ class PostgresDatabase:
             limit.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
         self._ready = True
 
-    async def _on_connection(self, work: Any) -> tuple[ComponentVersion, ...]:
+    async def _on_connection(self, work: Callable[[Lent], Awaitable[T]]) -> T:
+        """Do something that is no statement of a verb, whatever schema there is."""
         import psycopg
 
         pool = await self._pools.get()
         try:
             async with asyncio.timeout(_MIGRATION_TIMEOUT_S), pool.lend() as lent:
-                found: tuple[ComponentVersion, ...] = await work(lent)
-                return found
+                return await work(lent)
         except psycopg.Error as error:
             raise self._told(error) from error
         except TimeoutError as error:

@@ -8,7 +8,7 @@ is taken out, without a ping.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import select
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -117,8 +117,12 @@ class Pool:
 
 
 def _is_alive(connection: Connection) -> bool:
-    """Whether the server is not known to have left: reads what it sent unasked, without waiting and without asking."""
-    with contextlib.suppress(psycopg.Error):
-        connection.pgconn.consume_input()
-        return not connection.closed
-    return False
+    """Whether the server is not known to have left, asked of this host's kernel alone.
+
+    A server says nothing to an idle connection but that it ends it, or, rarely, that a setting of its own changed.
+    """
+    if connection.closed:
+        return False
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return not poller.poll(0)

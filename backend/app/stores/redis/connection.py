@@ -8,7 +8,7 @@ store's contract to say and for its caller to do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import ConfigurationError, StoreUnavailableError
@@ -67,17 +67,26 @@ class RedisConnection:
             StoreDamagedError: a key holds what is not Nova's.
             ConfigurationError: ``REDIS_URL`` cannot be read, or redis-py is not installed.
         """
-        pool = await self._pools.get()
-        progress = self._progress()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await _evaluated(pool, progress, script, (len(keys), *keys, *arguments))
-        except TimeoutError as error:
-            raise self._unavailable(self._too_slow(pool, progress)) from error
+        return await self._within_deadline(
+            lambda pool, progress: _evaluated(pool, progress, script, (len(keys), *keys, *arguments))
+        )
+
+    async def ask(self, *command: str) -> Any:
+        """Send a command that changes nothing, such as INFO, and return the answer; errors as for :meth:`run`."""
+        return await self._within_deadline(lambda pool, progress: pool.execute(progress, *command))
 
     async def close(self) -> None:
         """Close the connections of the running loop. A later script opens them again."""
         await self._pools.aclose()
+
+    async def _within_deadline(self, work: Callable[[ConnectionPool, Progress], Awaitable[Any]]) -> Any:
+        pool = await self._pools.get()
+        progress = self._progress()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await work(pool, progress)
+        except TimeoutError as error:
+            raise self._unavailable(self._too_slow(pool, progress)) from error
 
     def _build_pool(self) -> ConnectionPool:
         try:

@@ -28,7 +28,7 @@ _UNAVAILABLE: Final = {
     "NOAUTH": "asks for a password and REDIS_URL has none that it takes",
     "WRONGPASS": "refuses the user name or the password in REDIS_URL",
     "NOPERM": "does not let this user do what Nova needs; grant it ~nova:* +eval +evalsha and the commands of scripts "
-    "(docs/redis.md)",
+    "(docs/how-to/redis.md)",
     "MOVED": "is one node of a cluster and another node has these keys; REDIS_URL must name a server that has all "
     "keys, or a proxy of the cluster",
     "NOSCRIPT": "does not know the script that it was just given; REDIS_URL must name one server, not several in turn",

@@ -14,6 +14,7 @@ import pytest
 from app.errors import Billed, InvalidInputError, LLMError
 from app.skills.llm_invoke_v2 import (
     CallContext,
+    DocumentBlock,
     ImageBlock,
     LLMConfig,
     LLMResponse,
@@ -22,6 +23,8 @@ from app.skills.llm_invoke_v2 import (
     StreamEvent,
     TextBlock,
     TextDelta,
+    ToolResultBlock,
+    ToolUseBlock,
 )
 from app.skills.pricing import PriceBook
 from tests.skills.adapters.samples import change_since, samples
@@ -165,7 +168,16 @@ class TestRefusedBeforeSending:
         [
             ("  ", None, "empty"),
             ([], None, "empty"),
-            ([Message("user", [ImageBlock(media_type="image/png", data="AA==")])], None, "ImageBlock"),
+            ([Message("user", [ImageBlock(media_type="image/bmp", data="AA==")])], None, "image/bmp.*image/png"),
+            ([Message("user", [ImageBlock(media_type="image/png", data="A=")])], None, "not base64"),
+            ([Message("user", [ImageBlock(media_type="image/png")])], None, "data .in base64. or a url"),
+            ([Message("user", [ImageBlock(media_type="image/png", url="file:///x")])], None, "https:// only"),
+            ([Message("assistant", [ImageBlock(media_type="image/png", data="AA==")])], None, "role user"),
+            ([Message("user", [DocumentBlock(media_type="text/csv", data="AA==")])], None, "application/pdf"),
+            ([Message("user", [DocumentBlock(media_type="text/plain", data="/w==")])], None, "UTF-8"),
+            ([Message("user", [ToolResultBlock(tool_use_id="1", content="x")])], None, "does not ask for once"),
+            ([Message("user", [ToolUseBlock(id="1", name="f", arguments={})])], None, "role assistant"),
+            ("half \ud83d of a system", LLMConfig(system="\ud83d"), "surrogate"),
             ("half \ud83d of a pair", None, "surrogate"),
             (PROMPT, LLMConfig(extra={"max_tokens": 10**6}), "LLMConfig.max_tokens"),
             (PROMPT, LLMConfig(extra={"max_completion_tokens": 10**6}), "LLMConfig.max_tokens"),

@@ -176,7 +176,7 @@ async def collect(events: AsyncIterator[StreamEvent]) -> tuple[str, LLMResponse]
         assert response is None, "the end is the last event"
         if isinstance(event, StreamEnd):
             response = event.response
-        else:
+        elif isinstance(event, TextDelta):
             pieces.append(event.text)
     assert response is not None, "a stream has an end"
     return "".join(pieces), response

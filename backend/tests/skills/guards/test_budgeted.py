@@ -281,17 +281,21 @@ async def test_a_stream_without_an_end_is_an_unknown_outcome(store: BudgetStore)
 
 
 @pytest.mark.parametrize("limited", [("tenant", "total"), ("run:7", "hour"), ("agent:a", "month")])
-@pytest.mark.parametrize("prompt", ["hi", IMAGE], ids=["unpriced", "image"])
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [("nobody-knows", CONFIG), ("stub-1", LLMConfig(extra={"audio": {}}))],
+    ids=["unpriced", "unbounded parameter"],
+)
 async def test_what_has_no_bound_is_refused_where_a_limit_applies(
-    store: BudgetStore, limited: tuple[str, Any], prompt: Any
+    store: BudgetStore, limited: tuple[str, Any], model: str, config: LLMConfig
 ) -> None:
     """One limit, in any window of any scope of the call, and it is not sent; nothing stays held."""
     scope, window = limited
     await store.set_limit(scope, 10**9, window=window)
-    inner = ScriptedAdapter(model="nobody-knows" if prompt == "hi" else "stub-1")
+    inner = ScriptedAdapter(model=model)
 
     with pytest.raises(UnboundedCallError):
-        await budgeted(inner, store).invoke(prompt, CONFIG, context=CallContext(run_id="7", scopes=("agent:a",)))
+        await budgeted(inner, store).invoke("hi", config, context=CallContext(run_id="7", scopes=("agent:a",)))
 
     assert inner.calls == []
     assert all(hold.state is HoldState.RELEASED for hold in await all_holds(store))

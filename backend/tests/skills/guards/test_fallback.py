@@ -21,6 +21,7 @@ MOVES_ON = (
     "ERR_LLM_INVALID_RESPONSE",
     "ERR_LLM_SERVER_ERROR",
     "ERR_LLM_CONFLICT",
+    "ERR_LLM_CIRCUIT_OPEN",
     "ERR_LLM_INVALID_MODEL",
 )
 STAYS = tuple(code for code in LLMError.CODES if code not in MOVES_ON)

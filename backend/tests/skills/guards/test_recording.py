@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from app.errors import InvalidInputError, StoreDamagedError
 from app.skills.guards.recording import decode_response, encode_response, fingerprint
@@ -21,20 +23,29 @@ from app.skills.llm_invoke_v2 import (
     Prompt,
     ReasoningBlock,
     TextBlock,
+    Tool,
     ToolResultBlock,
     ToolUseBlock,
 )
 
 texts = st.text(st.characters(), max_size=20)  # lone surrogates included: providers have sent halves of characters
+marks = st.sampled_from([False, True, "5m", "1h"])
 counts = st.none() | st.integers(0, 10**12)
 arguments = st.dictionaries(texts, st.none() | st.booleans() | st.integers() | texts, max_size=3)
 blocks = (
-    st.builds(TextBlock, texts, st.booleans())
-    | st.builds(ImageBlock, media_type=texts, data=st.none() | texts, url=st.none() | texts)
-    | st.builds(DocumentBlock, media_type=texts, title=st.none() | texts)
-    | st.builds(ToolUseBlock, id=texts, name=texts, arguments=arguments)
-    | st.builds(ToolResultBlock, tool_use_id=texts, content=texts, is_error=st.booleans())
-    | st.builds(ReasoningBlock, text=texts, signature=st.none() | texts)
+    st.builds(TextBlock, texts, marks)
+    | st.builds(
+        ImageBlock,
+        media_type=texts,
+        data=st.none() | texts,
+        url=st.none() | texts,
+        detail=st.sampled_from([None, "low", "high", "original"]),
+        cache=marks,
+    )
+    | st.builds(DocumentBlock, media_type=texts, title=st.none() | texts, cache=marks)
+    | st.builds(ToolUseBlock, id=texts, name=texts, arguments=arguments, malformed=st.none() | texts)
+    | st.builds(ToolResultBlock, tool_use_id=texts, content=texts, is_error=st.booleans(), cache=marks)
+    | st.builds(ReasoningBlock, text=texts, signature=st.none() | texts, redacted=st.booleans())
 )
 responses = st.builds(
     LLMResponse,
@@ -158,3 +169,97 @@ def test_a_parameter_that_is_not_json_has_no_fingerprint(value: Any) -> None:
     """A request that cannot be compared cannot be made under a key, and says why before anything is sent."""
     with pytest.raises(InvalidInputError, match="must be JSON"):
         fingerprint("hi", LLMConfig(extra={"a": value}))
+
+
+OF_ALL_KINDS = [
+    Message(
+        "user",
+        [
+            TextBlock("a", cache=True),
+            ImageBlock(media_type="image/png", data="AA=="),
+            DocumentBlock(media_type="application/pdf", url="https://x", title="t"),
+            ToolResultBlock(tool_use_id="1", content="r"),
+        ],
+    ),
+    Message(
+        "assistant",
+        [ReasoningBlock(text="t", signature="s"), ToolUseBlock(id="1", name="f", arguments={"a": [1]})],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "config", "expected"),
+    [
+        ("hello", None, "1:82dafbc41938582af85fa0bf91acc47b2f2707b6c5bd52898efc038ea7df7c56"),
+        (
+            OF_ALL_KINDS,
+            LLMConfig(model="m", temperature=0.5, stop=("a",), extra={"user": "u"}),
+            "1:fef3aceabc72e053ebde5788356e88066438698e59f9906422c1a21c10609beb",
+        ),
+    ],
+)
+def test_fields_that_came_later_do_not_change_old_fingerprints(
+    prompt: Prompt, config: LLMConfig | None, expected: str
+) -> None:
+    """What an earlier Nova recorded under a key is found by the same request; these were computed by one."""
+    assert fingerprint(prompt, config) == expected
+
+
+class Answer(BaseModel):
+    """What an answer has to be."""
+
+    good: bool
+
+
+TOOL = Tool(name="look", description="Look.", parameters={"type": "object", "properties": {"at": {"type": "string"}}})
+BASE = LLMConfig(tools=(TOOL,))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LLMConfig(),
+        LLMConfig(tools=(replace(TOOL, name="see"),)),
+        LLMConfig(tools=(replace(TOOL, description="See."),)),
+        LLMConfig(tools=(replace(TOOL, parameters={"type": "object"}),)),
+        LLMConfig(tools=(replace(TOOL, strict=True),)),
+        LLMConfig(tools=(TOOL, replace(TOOL, name="see"))),
+        replace(BASE, tool_choice="required"),
+        replace(BASE, parallel_tool_calls=False),
+        replace(BASE, schema=Answer),
+        replace(BASE, schema={"type": "object"}),
+        replace(BASE, reasoning_effort="low"),
+        replace(BASE, cache=True),
+        replace(BASE, service_tier="flex"),
+    ],
+)
+def test_whatever_changes_the_request_changes_the_fingerprint(config: LLMConfig) -> None:
+    """Tools as they are described, the schema, and every field that is sent."""
+    assert fingerprint("hello", config) != fingerprint("hello", BASE)
+
+
+def test_the_function_behind_a_tool_is_not_part_of_the_request() -> None:
+    """What the model is told is the same, so the key is the same; a model and its JSON schema are one request too."""
+
+    async def look(at: str) -> str:
+        return at
+
+    assert fingerprint("hello", LLMConfig(tools=(replace(TOOL, function=look),))) == fingerprint("hello", BASE)
+    assert fingerprint("hello", LLMConfig(schema=Answer)) == fingerprint(
+        "hello", LLMConfig(schema=Answer.model_json_schema())
+    )
+
+
+def test_an_object_is_made_of_the_record_by_the_schema_of_the_caller() -> None:
+    """It is not recorded: what is read is validated anew."""
+    response = LLMResponse(
+        content='{"good": true}', input_tokens=1, output_tokens=1, model="m", finish_reason="stop", latency_ms=1.0
+    ).read_as(Answer)
+
+    record = encode_response(response)
+
+    assert b"output_error" not in record
+    assert decode_response(record).output is None
+    assert decode_response(record, schema=Answer) == response
+    assert decode_response(record, schema=Answer).output == Answer(good=True)

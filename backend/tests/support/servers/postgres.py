@@ -15,7 +15,7 @@ import psycopg
 
 from tests.support.servers.process import Server
 
-__all__ = ["PostgresServer"]
+__all__ = ["PostgresServer", "as_ordinary_user"]
 
 
 @lru_cache(maxsize=1)
@@ -30,7 +30,7 @@ def _binaries() -> Path:
     return found[-1].parent
 
 
-def _as_ordinary_user() -> list[str]:
+def as_ordinary_user() -> list[str]:
     """PostgreSQL refuses the superuser; in a user namespace of its own it is an ordinary one, without an account."""
     return ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
 
@@ -88,7 +88,7 @@ class PostgresServer(Server):
             **self._options,
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [*_as_ordinary_user(), str(_binaries() / "postgres"), "-D", str(data), *words]
+        return [*as_ordinary_user(), str(_binaries() / "postgres"), "-D", str(data), *words]
 
     def is_ready(self) -> bool:
         """Whether it takes a connection."""
@@ -100,7 +100,7 @@ class PostgresServer(Server):
 
     def _initialise(self, data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)
-        command = [*_as_ordinary_user(), str(_binaries() / "initdb"), "-D", str(data), "-U", "postgres"]
+        command = [*as_ordinary_user(), str(_binaries() / "initdb"), "-D", str(data), "-U", "postgres"]
         # The built-in locale is the only one that is the same on every system.
         command += ["-A", "trust", "-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
         done = subprocess.run([*command, "--no-sync"], capture_output=True, env=self.environment(), check=False)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tests.support.wire.reply import Refused, Reply, make_reply, text_in, tokens
+from tests.support.wire.openai_schema import faults_of
+from tests.support.wire.reply import (
+    Refused,
+    Reply,
+    ToolCall,
+    make_reply,
+    structured_text,
+    text_in,
+    tokens,
+    tokens_in,
+    tool_calls,
+)
 
 __all__ = ["PATH", "body_of", "error_body", "events_of", "read_request"]
 
 PATH = "/v1/chat/completions"
 
-_KNOWN = {
-    *("model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed", "stream"),
-    *("stream_options", "n", "user", "metadata", "reasoning_effort", "service_tier", "logit_bias", "top_k", "store"),
-}
-_REASONING = re.compile(r"o\d|gpt-5(?!-chat)|gpt-[6-9]")
-_REASONS = {"end": "stop", "length": "length", "stop_sequence": "stop", "refusal": "stop"}
+_REASONS = {"end": "stop", "length": "length", "stop_sequence": "stop", "refusal": "stop", "tools": "tool_calls"}
 
 
 def read_request(body: Mapping[str, Any], headers: Mapping[str, str], *, text: str, context_tokens: int) -> Reply:
@@ -28,45 +34,58 @@ def read_request(body: Mapping[str, Any], headers: Mapping[str, str], *, text: s
         Refused: it is not one that the API takes.
     """
     del headers
-    model = body.get("model")
-    for name in body:
-        if name not in _KNOWN:
-            raise _bad(f"Unrecognized request argument supplied: {name}", None)
-    if not isinstance(model, str) or not model:
-        raise _bad("you must provide a model parameter", None)
+    fault = next(faults_of(body), None)
+    if fault is not None:
+        raise Refused(400, "invalid_request_error", fault[1], code=fault[0] or None)
+    model = body["model"]
     if model.startswith("unknown"):
         raise Refused(404, "invalid_request_error", f"The model `{model}` does not exist", code="model_not_found")
-    _check_parameters(body, model)
     most = body.get("max_completion_tokens", body.get("max_tokens"))
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise _bad("max_tokens must be a positive integer", "invalid_value")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise _bad("Missing required parameter: 'messages'.", "missing_required_parameter")
-    if any(message.get("role") not in {"system", "developer", "user", "assistant"} for message in messages):
-        raise _bad("Invalid value for role", "invalid_value")
-    read = sum(tokens(text_in(message.get("content"))) + 3 for message in messages)
+    tools = body.get("tools", [])
+    read = sum(_message_tokens(message) for message in body["messages"])
+    read += sum(tokens(json.dumps(part)) for part in (*tools, body.get("response_format", "")) if part)
     if read + most > context_tokens:
-        raise _bad(f"This model's maximum context length is {context_tokens} tokens", "context_length_exceeded")
+        message = f"This model's maximum context length is {context_tokens} tokens"
+        raise Refused(400, "invalid_request_error", message, code="context_length_exceeded")
+    asked, used = _asked(body["messages"])
+    described = body.get("response_format", {}).get("json_schema")
+    if described is not None:
+        text = structured_text(described["schema"], asked=asked)
     reply = make_reply(text, model=model, max_tokens=most, stop=body.get("stop") or [])
-    written = tokens(reply.text)
-    usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    choice = body.get("tool_choice", "auto")
+    if tools and choice != "none":
+        forced = choice["function"]["name"] if isinstance(choice, dict) else {"required": "*"}.get(choice)
+        calls = tool_calls(
+            [(tool["function"]["name"], tool["function"].get("parameters", {})) for tool in tools],
+            asked=asked,
+            used=used,
+            forced=forced,
+            several=body.get("parallel_tool_calls", True),
+        )
+        reply = replace(reply, text="", calls=calls, reason="tools") if calls else reply
+    reasoned = 7 if body.get("reasoning_effort", "none") != "none" else 0
+    written = tokens(reply.text) + reasoned + sum(tokens(call.arguments) + 5 for call in reply.calls)
+    usage: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    if reasoned:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoned}
+    if "prompt_cache_breakpoint" in json.dumps(body["messages"]):
+        usage["prompt_tokens_details"] = {"cached_tokens": 0, "cache_write_tokens": read // 2}
     return replace(reply, usage=usage)
 
 
-def _check_parameters(body: Mapping[str, Any], model: str) -> None:
-    if _REASONING.match(model):
-        thinks = body.get("reasoning_effort") != "none"
-        for name in ("max_tokens", *(("temperature", "top_p", "stop") if thinks else ())):
-            if name in body:
-                raise _bad(
-                    f"Unsupported parameter: '{name}' is not supported with this model.", "unsupported_parameter"
-                )
-    stop = body.get("stop", [])
-    if not isinstance(stop, list) or len(stop) > 4 or any(not isinstance(found, str) for found in stop):
-        raise _bad("Invalid 'stop': array too long.", "array_above_max_length")
-    if "stream_options" in body and not body.get("stream"):
-        raise _bad("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "invalid_value")
+def _message_tokens(message: Mapping[str, Any]) -> int:
+    calls = sum(tokens(json.dumps(call["function"])) for call in message.get("tool_calls", ()))
+    return tokens_in(message.get("content")) + calls + 3
+
+
+def _asked(messages: list[dict[str, Any]]) -> tuple[str, set[str]]:
+    """Return the last text of the user, and the tools that were called since."""
+    asked, used = "", set[str]()
+    for message in messages:
+        if message["role"] == "user" and (text := text_in(message["content"])):
+            asked, used = text, set()
+        used |= {call["function"]["name"] for call in message.get("tool_calls", ())}
+    return asked, used
 
 
 def body_of(reply: Reply) -> dict[str, Any]:
@@ -74,6 +93,9 @@ def body_of(reply: Reply) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
     if reply.reason == "refusal":
         message = {"role": "assistant", "content": None, "refusal": reply.text}
+    if reply.calls:
+        message["content"] = reply.text or None
+        message["tool_calls"] = [_call(call) for call in reply.calls]
     body: dict[str, Any] = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -90,6 +112,14 @@ def events_of(reply: Reply) -> Iterator[tuple[str | None, dict[str, Any]]]:
     yield None, _chunk(reply, {"role": "assistant", "content": ""}, None)
     for piece in reply.pieces:
         yield None, _chunk(reply, {name: piece}, None)
+    for index, call in enumerate(reply.calls):
+        half = len(call.arguments) // 2
+        first = {"index": index, **_call(call)}
+        first["function"] = {"name": call.name, "arguments": ""}
+        yield None, _chunk(reply, {"tool_calls": [first]}, None)
+        for piece in (call.arguments[:half], call.arguments[half:]):
+            delta = {"index": index, "function": {"arguments": piece}}
+            yield None, _chunk(reply, {"tool_calls": [delta]}, None)
     yield None, _chunk(reply, {}, _REASONS[reply.reason])
     if reply.usage is not None:
         yield None, {**_chunk(reply, {}, None), "choices": [], "usage": reply.usage}
@@ -106,5 +136,5 @@ def _chunk(reply: Reply, delta: dict[str, Any], reason: str | None) -> dict[str,
     return {**head, "choices": [choice], "usage": None}
 
 
-def _bad(message: str, code: str | None) -> Refused:
-    return Refused(400, "invalid_request_error", message, code=code)
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

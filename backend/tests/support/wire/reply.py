@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Refused", "Reply", "make_reply", "tokens"]
+from app.skills.adapters.stub_json import draw
+
+__all__ = [
+    "Refused",
+    "Reply",
+    "ToolCall",
+    "make_reply",
+    "structured_text",
+    "text_in",
+    "tokens",
+    "tokens_in",
+    "tool_calls",
+]
 
 
 class Refused(Exception):  # noqa: N818  # it is an answer, not a defect
@@ -20,13 +33,26 @@ class Refused(Exception):  # noqa: N818  # it is an answer, not a defect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of a tool; the arguments are JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer: ``reason`` is ``end``, ``length``, ``stop_sequence`` or ``refusal``; ``usage`` None is left out."""
+    """An answer: ``reason`` is ``end``, ``length``, ``stop_sequence``, ``tools`` or ``refusal``; ``usage`` None is left
+    out.
+    """
 
     text: str
     reason: str
     usage: dict[str, Any] | None
     model: str
+    calls: tuple[ToolCall, ...] = ()
+    thought: str = ""
 
     @property
     def pieces(self) -> list[str]:
@@ -41,7 +67,7 @@ def tokens(text: str) -> int:
 
 
 def make_reply(text: str, *, model: str, max_tokens: int, stop: Sequence[str]) -> Reply:
-    """Return the answer with a text, shortened as its request says; the usage is added by the wire format."""
+    """Return the answer with a text, shortened as its request says; usage and calls are added by the wire format."""
     reason = "end"
     ends = [position for sequence in stop if (position := text.find(sequence)) >= 0]
     if ends:
@@ -51,13 +77,58 @@ def make_reply(text: str, *, model: str, max_tokens: int, stop: Sequence[str]) -
     return Reply(text=text, reason=reason, usage=None, model=model)
 
 
+def tool_calls(
+    tools: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    asked: str,
+    used: Collection[str],
+    forced: str | None,
+    several: bool,
+) -> tuple[ToolCall, ...]:
+    """Return the calls of an answer: of the tools that the user's last text names and that were not used since.
+
+    Args:
+        tools: names, and schemas of their arguments.
+        asked: the last text of the user.
+        used: the tools that were called since.
+        forced: the one that must be called; ``*`` is any, None none.
+        several: whether more than one may be called at once.
+    """
+    named = [(name, schema) for name, schema in tools if name in asked and name not in used]
+    if forced is not None:
+        named = [tool for tool in tools if tool[0] == forced] or named or list(tools[:1])
+    calls = [
+        ToolCall(
+            id=f"call_{name}_{len(used)}", name=name, arguments=json.dumps(draw(schema, seed=name, words=asked.split()))
+        )
+        for name, schema in named
+    ]
+    return tuple(calls if several else calls[:1])
+
+
+def structured_text(schema: Mapping[str, Any], *, asked: str) -> str:
+    """Return JSON that satisfies a schema."""
+    return json.dumps(draw(schema, seed="answer", words=asked.split()))
+
+
+def tokens_in(content: object) -> int:
+    """Return the tokens of a message's content: an image costs 85, everything else what its text or JSON has."""
+    if isinstance(content, str):
+        return tokens(content)
+    if not isinstance(content, list):
+        return 0
+    return sum(
+        85 if block.get("type") in {"image", "image_url"} else tokens(text_in([block]) or json.dumps(block))
+        for block in content
+    )
+
+
 def text_in(content: object) -> str:
-    """Return the text of a message's content, as a string or as blocks."""
+    """Return the text of a message's content: a string, or what its blocks of text and results of tools say."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list) or not all(
-        isinstance(block, dict) and block.get("type") == "text" and isinstance(block.get("text"), str)
-        for block in content
-    ):
-        raise Refused(400, "invalid_request_error", "messages: content must be a string or blocks of text")
-    return "".join(block["text"] for block in content)
+    blocks = content if isinstance(content, list) else []
+    texts = [
+        block.get("text") or (block.get("content") if block.get("type") == "tool_result" else "") for block in blocks
+    ]
+    return "".join(text for text in texts if isinstance(text, str))

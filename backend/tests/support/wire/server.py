@@ -220,7 +220,8 @@ class WireServer:
         keys = {call.headers.get("x-api-key"), call.headers.get("authorization", "").removeprefix("Bearer ")}
         if self._key is not None and self._key not in keys:
             raise Refused(401, "authentication_error", "invalid x-api-key", code="invalid_api_key")
-        prompt = text_in(call.body["messages"][-1]["content"]) if call.body.get("messages") else ""
+        messages = call.body.get("messages")
+        prompt = text_in(messages[-1].get("content")) if isinstance(messages, list) and messages else ""
         reply: Reply = wire.read_request(
             call.body, call.headers, text=self._answer(prompt), context_tokens=self._context_tokens
         )
@@ -229,7 +230,7 @@ class WireServer:
         if fault.kind == "no_usage":
             return replace(reply, usage=None)
         if fault.kind == "refusal":
-            return replace(reply, text="I cannot help with that.", reason="refusal")
+            return replace(reply, text="I cannot help with that.", calls=(), reason="refusal")
         return replace(reply, text="") if fault.kind == "empty" else reply
 
     async def _whole(self, wire: ModuleType, reply: Reply, fault: Fault, writer: asyncio.StreamWriter) -> bool:

@@ -1,0 +1,145 @@
+"""Migrations of PostgreSQL: applied once whoever begins, refused where the database is newer, equal to schema.sql."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster
+
+import app.stores.checkpoint
+from app.credentials import fixed
+from app.errors import ConfigurationError, StoreDamagedError
+from app.stores.checkpoint.postgres import CheckpointStore
+from app.stores.postgres import schema
+
+from .conftest import Database
+
+SCHEMA = Path(app.stores.checkpoint.__file__).parent / "postgres_schema"
+
+CATALOG = [
+    # Everything that makes a table what it is, but for the order in which its columns were added.
+    (
+        "SELECT table_name, column_name, data_type, collation_name, is_nullable, column_default, is_identity,"
+        " generation_expression FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
+    ),
+    "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2",
+    (
+        "SELECT conrelid::regclass::text, contype, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2, 3"
+    ),
+    "SELECT relname, relkind, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1",
+    (
+        "SELECT attrelid::regclass::text, attname, attstorage FROM pg_attribute"
+        " JOIN pg_class ON pg_class.oid = attrelid"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped"
+        " ORDER BY 1, 2"
+    ),
+    "SELECT component, version FROM nova_schema ORDER BY 1, 2",
+]
+
+
+@pytest.fixture(autouse=True)
+def may_block(blockbuster: BlockBuster) -> None:
+    """Let the tests ask the server from their loop."""
+    blockbuster.deactivate()
+
+
+def described(database: Database) -> list[list[tuple[Any, ...]]]:
+    """Return everything that the catalog has of a database."""
+    return [database.rows(query) for query in CATALOG]
+
+
+async def test_the_schema_file_is_the_sum_of_the_migrations(database: Database, bare_database: Database) -> None:
+    """Tables made by hand from schema.sql are those that the migrations make, to the last index and setting."""
+    bare_database.rows((SCHEMA / "schema.sql").read_text())
+
+    assert described(bare_database) == described(database)
+
+
+async def test_the_first_use_makes_the_tables(bare_database: Database) -> None:
+    """A verb on a database that nobody has used works, and the next one finds everything there."""
+    store = CheckpointStore(fixed(bare_database.dsn))
+
+    assert await store.head("r") is None
+    assert (await store.create("r")).version == 0
+    status = await store.database.status()
+
+    assert status.current
+    assert {table.name for table in status.tables} == {"nova_runs", "nova_schema", "nova_steps", "nova_values"} | {
+        table.name for table in status.tables if table.name.startswith("nova_archive") or "tombstone" in table.name
+    }
+    await store.close()
+
+
+async def test_twelve_processes_that_begin_at_once_migrate_once(bare_database: Database) -> None:
+    """Stores that meet an empty database at the same moment take turns, and all of them work."""
+    stores = [CheckpointStore(fixed(bare_database.dsn)) for _ in range(12)]
+
+    await asyncio.gather(*(store.create(f"r{number}") for number, store in enumerate(stores)))
+
+    available = {version.component: version.available for version in (await stores[0].database.status()).versions}
+    for component, count in available.items():
+        assert bare_database.value("SELECT count(*) FROM nova_schema WHERE component = %s", component) == count
+    assert bare_database.value("SELECT count(*) FROM nova_runs") == 12
+    for store in stores:
+        await store.close()
+
+
+async def test_without_auto_migrate_the_tables_are_left_alone(bare_database: Database) -> None:
+    """Where migrations are somebody's own business the first verb says what to run, and changes nothing."""
+    store = CheckpointStore(fixed(bare_database.dsn), auto_migrate=False)
+
+    with pytest.raises(ConfigurationError, match="nova db migrate") as caught:
+        await store.create("r")
+
+    assert caught.value.variable == "NOVA_AUTO_MIGRATE"
+    assert bare_database.rows("SELECT 1 FROM pg_class WHERE relname LIKE 'nova%%'") == []
+    await store.database.migrate()
+    assert (await store.create("r")).version == 0
+    await store.close()
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(bare_database: Database) -> None:
+    """An older program on a newer database touches nothing, and says which is which."""
+    store = CheckpointStore(fixed(bare_database.dsn))
+    await store.create("r")
+    await store.close()
+    bare_database.rows("INSERT INTO nova_schema (component, version) VALUES ('checkpoint', 99)")
+    before = described(bare_database)
+
+    for auto_migrate in (True, False):
+        older = CheckpointStore(fixed(bare_database.dsn), auto_migrate=auto_migrate)
+        with pytest.raises(StoreDamagedError, match=r"newer Nova \(checkpoint schema 99, this program knows \d+\)"):
+            await older.head("r")
+        with pytest.raises(StoreDamagedError, match="Upgrade Nova"):
+            await older.database.migrate()
+        await older.close()
+
+    assert described(bare_database) == before
+
+
+async def test_a_migration_that_fails_leaves_nothing(bare_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a database lacks is applied in one transaction."""
+    whole = schema._migrations("checkpoint")
+    monkeypatch.setattr(
+        schema, "_migrations", lambda _component: (*whole, "CREATE TABLE nova_more (a int); SELECT 1/0")
+    )
+    store = CheckpointStore(fixed(bare_database.dsn))
+
+    with pytest.raises(Exception, match="division by zero"):
+        await store.create("r")
+
+    assert bare_database.rows("SELECT 1 FROM pg_class WHERE relname LIKE 'nova%%'") == []
+    await store.close()
+
+
+def test_migrations_are_numbered_and_say_what_they_are_for() -> None:
+    """1, 2, 3, …, each with a comment at its head."""
+    files = sorted(path for path in SCHEMA.glob("*.sql") if path.name != "schema.sql")
+
+    assert [int(path.name[:4]) for path in files] == list(range(1, len(files) + 1))
+    assert all(re.match(r"-- \w", path.read_text()) for path in files)
