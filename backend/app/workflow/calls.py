@@ -26,7 +26,8 @@ class StepCalls:
     Args:
         adapter: returns the guarded adapter.
         budget: where its holds are; None where there is no budget.
-        context: the step: its key, and on whose behalf it calls. The key of each call begins with the step's.
+        context: the step: its key, and on whose behalf it calls. The key of each call begins with the step's, and its
+            scopes are charged by all of them.
         time_left: how long the run may still take, None without a deadline.
         resumed: whether an earlier process may have called for this step.
     """
@@ -94,7 +95,12 @@ class StepCalls:
     async def _call(
         self, key: str, prompt: Prompt, config: LLMConfig | None, *, scopes: tuple[str, ...]
     ) -> LLMResponse:
-        context = replace(self._context, idempotency_key=key, scopes=scopes, deadline=self._time_left())
+        context = replace(
+            self._context,
+            idempotency_key=key,
+            scopes=(*self._context.scopes, *scopes),
+            deadline=self._time_left(),
+        )
         self._called = True
         try:
             response = await self._adapter().invoke(prompt, config, context=context)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
@@ -14,6 +14,7 @@ from app.errors import (
     BudgetExceededError,
     BudgetStoppedError,
     CheckpointStoreUnavailableError,
+    ConfigurationError,
     InvalidInputError,
     LeaseLostError,
     RunAbortedError,
@@ -24,7 +25,7 @@ from app.errors import (
     WorkflowChangedError,
     WorkflowDefinitionError,
 )
-from app.skills.llm_invoke_v2 import CallContext, LLMConfig, LLMResponse, Prompt
+from app.skills.llm_invoke_v2 import CallContext, LLMConfig, LLMResponse, Prompt, Tool, ToolUseBlock
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import Step
 from app.stores.names import check_name
@@ -34,9 +35,11 @@ from app.workflow.parts import RunParts, Tally
 from app.workflow.policies import Retries, RetryPolicy, retry_policy
 from app.workflow.steps import StepContext, StepFunction, attempt_once, stable_key
 from app.workflow.stop import StopCause, first_of
+from app.workflow.tool_loop import MAX_ROUNDS, ToolLoop, ToolOutcome, ToolStep, tools_of
 from app.workflow.values import fingerprint, restore, to_json
 
 if TYPE_CHECKING:
+    from app.money import Microcents
     from app.workflow.writer import Sleep
 
 __all__ = ["MAX_CONCURRENCY", "Run"]
@@ -59,6 +62,7 @@ class _Work(Generic[T]):
     to_record: Callable[[T], JsonValue]
     from_record: Callable[[JsonValue], T]
     policy: RetryPolicy
+    scopes: tuple[str, ...] = ()
 
 
 class _SuspendedError(Exception):
@@ -179,6 +183,9 @@ class Run:
         prompt: Prompt,
         config: LLMConfig | None = None,
         *,
+        tools: Sequence[Callable[..., Awaitable[Any]] | Tool] = (),
+        max_rounds: int = MAX_ROUNDS,
+        max_cost: Microcents | None = None,
         scopes: tuple[str, ...] = (),
         timeout: timedelta | float | None = None,
         retries: Retries = None,
@@ -188,12 +195,68 @@ class Run:
         It is paid by the run (scope ``run:<id>``), the tenant and ``scopes``. Its key is the step's, so that a call
         whose response was received but not recorded before a crash is not made again.
 
+        With ``tools`` the model is asked again with their results, until it asks for none. Each round is a step
+        (``step_id/1``, …), and so is each tool (``step_id/1/0-name``, …): async functions, described to the model by
+        their names, docstrings and type hints. A tool that raises ``ToolError`` tells the model so; any other error is
+        a failure of its step. A parameter annotated ``StepContext`` is given the tool's key, and its ``llm``.
+
+        Args:
+            tools: what the model may call, beside what ``config.tools`` only describes.
+            max_rounds: how often the model is asked at most.
+            max_cost: what all rounds may cost, the calls that tools make included: a limit of the scope
+                ``run:<id>/<step_id>``, which is set at the beginning and can be raised like any other.
+            timeout, retries: of each step.
+
         Returns:
             The recorded response: the same when the step runs and when it is replayed.
 
         Raises:
-            StepFailedError: no provider gave an answer, or the call cannot be made; the cause says which.
+            StepFailedError: no provider gave an answer, or the call cannot be made, or a tool failed; the cause says
+                which.
+            ToolRoundsError: the model still asks for tools in the last round.
+            ConfigurationError: ``max_cost`` without a budget store.
         """
+        if not tools and max_cost is None:
+            return await self._ask(step_id, prompt, config, scopes=scopes, timeout=timeout, retries=retries)
+        if max_rounds < 1:
+            raise InvalidInputError(f"max_rounds must be at least 1 ({max_rounds} given)")
+        self._check_id(step_id)
+        if max_cost is not None:
+            scopes = (*scopes, await self._limited(step_id, max_cost))
+
+        async def ask(round_id: str, messages: Prompt, round_config: LLMConfig) -> LLMResponse:
+            return await self._ask(round_id, messages, round_config, scopes=scopes, timeout=timeout, retries=retries)
+
+        async def use(tool_id: str, tool: ToolStep, call: ToolUseBlock) -> ToolOutcome:
+            function, args = StepFunction.of(tool.use), (call.name, dict(call.arguments))
+            return await self._do(
+                tool_id, replace(self._work(tool_id, function, args, timeout, retries), scopes=scopes)
+            )
+
+        loop = ToolLoop(run_id=self.id, step_id=step_id, steps=tools_of(tools), max_rounds=max_rounds, ask=ask, run=use)
+        return await loop.conduct(prompt, config or LLMConfig())
+
+    async def _limited(self, step_id: str, max_cost: Microcents) -> str:
+        """Return the scope of a call with tools, limited; a limit that is there, or was changed meanwhile, stays."""
+        budget, scope = self._parts.budget, f"run:{self.id}/{step_id}"
+        if budget is None:
+            raise ConfigurationError("max_cost needs a budget store: pass budget= to the Runner")
+        begun = f"{step_id}/1" in self._parts.records
+        if not begun and not await budget.limits(scope=scope, tenant_id=self.tenant_id):
+            await budget.set_limit(scope, max_cost, window="total", tenant_id=self.tenant_id)
+        return scope
+
+    async def _ask(
+        self,
+        step_id: str,
+        prompt: Prompt,
+        config: LLMConfig | None,
+        *,
+        scopes: tuple[str, ...],
+        timeout: timedelta | float | None,
+        retries: Retries,
+    ) -> LLMResponse:
+        """Make one call as a step."""
 
         async def call(context: StepContext) -> LLMResponse:
             return await context.calls.invoke_once(prompt, config, scopes=scopes)
@@ -371,6 +434,7 @@ class Run:
                 run_id=self.id,
                 step_id=step_id,
                 idempotency_key=self._key(step_id, work.fingerprint),
+                scopes=work.scopes,
             ),
             time_left=self._parts.time_left,
             budget=self._parts.budget,
