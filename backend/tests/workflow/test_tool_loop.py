@@ -191,10 +191,12 @@ async def test_rounds_have_an_end_that_can_be_moved(checkpoints: CheckpointStora
     prompt = "Use alpha, then beta."
 
     failed = await bench.runner().start(agent(prompt, tools, ONE_AT_A_TIME, max_rounds=2), run_id="r")
+    ran_by_then = list(bench.ran)
     outcome = await bench.runner().resume("r", agent(prompt, tools, ONE_AT_A_TIME, max_rounds=3), reopen=True)
 
     assert isinstance(failed.error, ToolRoundsError)
     assert (failed.error.rounds, failed.error.step_id) == (2, "ask")
+    assert ran_by_then == ["ask/1/0-alpha"], "what nobody will be told is not run"
     assert bench.ran == ["ask/1/0-alpha", "ask/2/0-beta"]
     assert outcome.status is RunStatus.COMPLETED
     assert bench.stub.calls == 3
@@ -252,14 +254,13 @@ async def test_tools_that_cannot_be_run_are_refused_before_any_call(checkpoints:
     def plain(place: str) -> str:
         return place
 
-    for number, (tools, options, says) in enumerate(
-        [
-            ([Tool(name="f")], {}, "no function"),
-            ([bench.tool("alpha"), bench.tool("alpha")], {}, "two tools are called 'alpha'"),
-            ([plain], {}, "async def"),
-            ([bench.tool("alpha")], {"max_rounds": 0}, "at least 1"),
-        ]
-    ):
+    cases: list[tuple[list[Any], dict[str, Any], str]] = [
+        ([Tool(name="f")], {}, "no function"),
+        ([bench.tool("alpha"), bench.tool("alpha")], {}, "two tools are called 'alpha'"),
+        ([plain], {}, "async def"),
+        ([bench.tool("alpha")], {"max_rounds": 0}, "at least 1"),
+    ]
+    for number, (tools, options, says) in enumerate(cases):
         outcome = await bench.runner().start(agent("Look.", tools, **options), run_id=f"r{number}")
         assert isinstance(outcome.error, InvalidInputError)
         assert says in str(outcome.error)
