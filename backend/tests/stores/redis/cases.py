@@ -14,6 +14,7 @@ from app.stores.budget.redis import RedisBudgetStore
 from app.stores.holder import Holder
 from app.stores.idempotency.contract import Started
 from app.stores.idempotency.redis import RedisIdempotencyStore
+from app.stores.redis.connection import RedisConnection
 
 __all__ = ["CASES", "Case", "Verb"]
 
@@ -26,14 +27,16 @@ class Case:
     """One store.
 
     Attributes:
-        build: makes a store from an address and a time limit in seconds.
+        build: makes a store from an address.
+        connection: what a store runs its scripts on.
         unavailable: the error by which it refuses.
         prepare: puts something into an empty store; returns the verbs that change something, and those that only tell,
             by name. Each verb can be called any number of times and has one effect.
         renewing: verbs that set a time anew at each call, as they are meant to.
     """
 
-    build: Callable[[str, float], Any]
+    build: Callable[[str], Any]
+    connection: Callable[[Any], RedisConnection]
     unavailable: type[StoreUnavailableError]
     prepare: Callable[[Any], Awaitable[tuple[Mapping[str, Verb], Mapping[str, Verb]]]]
     renewing: frozenset[str] = frozenset()
@@ -86,12 +89,14 @@ async def _prepare_budget(store: RedisBudgetStore) -> tuple[Mapping[str, Verb], 
 
 CASES: Final = {
     "budget": Case(
-        build=lambda url, timeout_s: RedisBudgetStore(fixed(url), timeout_s=timeout_s),
+        build=lambda url: RedisBudgetStore(fixed(url)),
+        connection=lambda store: store._book._connection,
         unavailable=BudgetStoreUnavailableError,
         prepare=_prepare_budget,
     ),
     "idempotency": Case(
-        build=lambda url, timeout_s: RedisIdempotencyStore(fixed(url), timeout_s=timeout_s),
+        build=lambda url: RedisIdempotencyStore(fixed(url)),
+        connection=lambda store: store._connection,
         unavailable=IdempotencyStoreUnavailableError,
         prepare=_prepare_idempotency,
         renewing=frozenset({"heartbeat"}),

