@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -127,11 +128,18 @@ async def read_store_id(archive: ObjectStore) -> str | None:
         return None
     except ValueError as error:
         raise StoreDamagedError(f"{keys.STORE} in {archive.location} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != _FORMAT or not document.get("store_id"):
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise StoreDamagedError(
             f"{keys.STORE} in {archive.location} is not of a form that this version of Nova knows; upgrade Nova"
         )
-    return str(document["store_id"])
+    store_id = str(document.get("store_id"))
+    if document.get("sha256") != _digest(store_id):
+        raise StoreDamagedError(f"{keys.STORE} in {archive.location} is damaged, or was on the way; run the job again")
+    return store_id
+
+
+def _digest(store_id: str) -> str:
+    return hashlib.sha256(store_id.encode()).hexdigest()
 
 
 async def _identified(running: Job, *, rebuilding: bool) -> str:
@@ -159,7 +167,8 @@ async def _identified(running: Job, *, rebuilding: bool) -> str:
                 variable="R2_BUCKET",
             )
         with contextlib.suppress(ArchiveObjectExistsError):  # an earlier try's, or somebody else's: reading it tells
-            await archive.put_new(keys.STORE, json.dumps({"format": _FORMAT, "store_id": known}).encode())
+            document = {"format": _FORMAT, "store_id": known, "sha256": _digest(known)}
+            await archive.put_new(keys.STORE, json.dumps(document).encode())
         found = await read_store_id(archive)
     if found != known:
         raise ConfigurationError(

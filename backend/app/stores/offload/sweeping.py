@@ -7,14 +7,16 @@ nothing refers to it any more.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 
-from app.errors import ArchiveObjectExistsError, ArchiveUnavailableError
+from app.errors import ArchiveObjectExistsError, ArchiveObjectMissingError, ArchiveUnavailableError
 from app.stores.archive import keys
 from app.stores.archive.ledger import SegmentRow, Tombstone
+from app.stores.checkpoint.codec import canonical_json
 from app.stores.offload.job import Job
 
 __all__ = ["delete_objects", "parse_tombstones", "sweep", "write_tombstones"]
@@ -49,11 +51,18 @@ async def write_tombstones(job: Job) -> None:
     while batch := await job.ledger.unwritten_tombstones(limit=_BATCH):
         key = keys.tombstone_key(keys.new_id(job.lease.now_ms), epoch=job.lease.epoch, now_ms=job.lease.now_ms)
         await job.ledger.renew(job.lease)
-        document = {"format": _FORMAT, "store_id": job.store_id, "deleted": [asdict(each) for each in batch]}
+        deleted = [asdict(each) for each in batch]
+        document = {"format": _FORMAT, "store_id": job.store_id, "deleted": deleted, "sha256": _digest(deleted)}
         data = json.dumps(document, ensure_ascii=False).encode()
         with contextlib.suppress(ArchiveObjectExistsError, ArchiveUnavailableError):  # the read-back tells
             await job.archive.put_new(key, data)
-        if await job.archive.get(key) != data:
+        try:
+            stored = await job.archive.get(key)
+        except ArchiveObjectMissingError as error:
+            raise ArchiveUnavailableError(
+                f"{key} was not stored in {job.archive.location}; run the job again"
+            ) from error
+        if stored != data:
             job.tally.verify_failures += 1
             return
         await job.ledger.tombstones_written(job.lease, batch, key)
@@ -69,9 +78,15 @@ def parse_tombstones(data: bytes, *, store_id: str) -> list[Tombstone]:
     if not isinstance(document, dict) or (document.get("format"), document.get("store_id")) != (_FORMAT, store_id):
         raise ValueError("it is not a list of deletions of this archive, or a newer Nova's")
     try:
+        if document["sha256"] != _digest(document["deleted"]):
+            raise ValueError("it is damaged")
         return [Tombstone(**each) for each in document["deleted"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"it is not complete: {error}") from error
+
+
+def _digest(deleted: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(canonical_json(deleted)).hexdigest()
 
 
 async def _diverged(job: Job, tenants: set[str]) -> set[str]:

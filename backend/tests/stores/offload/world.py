@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from app.stores.archive.contract import ObjectStore
-from app.stores.archive.ledger import ArchiveLedger
 from app.stores.archive.memory import MemoryArchive
 from app.stores.archive.reader import ArchiveReader
 from app.stores.archive.sqlite_ledger import SqliteLedger
@@ -42,18 +43,18 @@ class World:
     def __post_init__(self) -> None:
         self.archive = self.objects
         self.store: Any = self.make_store()
-        self.ledger: ArchiveLedger = self.make_ledger()
+        self.ledger: Any = self.make_ledger()
 
-    def make_store(self) -> SqliteCheckpointStore:
+    def make_store(self, archive: ObjectStore | None = None) -> Any:
         """Return a store on the database, with a reader that keeps nothing."""
         return SqliteCheckpointStore(
             self.path,
             clock=self.clock,
             is_gone=lambda _: False,
-            archive=ArchiveReader(lambda: self.archive, cache_bytes=0),
+            archive=ArchiveReader(lambda: archive or self.archive, cache_bytes=0),
         )
 
-    def make_ledger(self) -> SqliteLedger:
+    def make_ledger(self) -> Any:
         """Return a ledger of the database."""
         return SqliteLedger(self.path, clock=self.clock, is_gone=lambda _: False)
 
@@ -110,6 +111,12 @@ class World:
         self.clock.advance(OLD)
         await self.offload()
         return before
+
+    async def steps_in_database(self) -> int:
+        """Count the rows of steps, not through the store."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            count: int = connection.execute("SELECT count(*) FROM checkpoint_steps").fetchone()[0]
+        return count
 
     async def close(self) -> None:
         """Let go of the database."""
