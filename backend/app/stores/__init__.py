@@ -149,8 +149,9 @@ def _postgres_recipe(
         "timeout_s": settings.nova_postgres_timeout_s,
         "auto_migrate": settings.nova_auto_migrate,
     }
-    key = (choice.kind, choice.backend, settings.identity_of("database_url"), *limits.values())
-    return key, lambda: load()(url, **limits)
+    archive = _archive_identity(settings)
+    key = (choice.kind, choice.backend, settings.identity_of("database_url"), *limits.values(), *archive)
+    return key, lambda: load()(url, **limits, archive=_archive_reader(settings))
 
 
 def _load(module: str, name: str) -> Callable[..., object]:

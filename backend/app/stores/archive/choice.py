@@ -22,7 +22,7 @@ def open_archive(settings: Settings) -> ObjectStore:
     Raises:
         ConfigurationError: none is configured, or not all of it, or two are; names the variables.
     """
-    given = [name for name in _R2 if getattr(settings, name)]
+    given = [name for name in _R2 if settings.plain(name)]
     missing = [name.upper() for name in _R2 if name not in given]
     if settings.nova_archive_dir is not None:
         if given:
@@ -60,35 +60,41 @@ def open_ledger(settings: Settings) -> ArchiveLedger:
         from app.stores.archive.sqlite_ledger import SqliteLedger
 
         return SqliteLedger(settings.database_file.absolute())
+    if choice.backend == "postgres":
+        from app.stores.archive.postgres_ledger import PostgresLedger
+
+        url = settings.credential("database_url")
+        assert url is not None, "choose() refuses PostgreSQL without an address"
+        return PostgresLedger(url, auto_migrate=settings.nova_auto_migrate, timeout_s=settings.nova_postgres_timeout_s)
     raise ConfigurationError(
         f"the offload moves runs out of a database, and the checkpoints are in {choice.backend} ({choice.reason}): "
-        "set DATABASE_URL to sqlite:///path",
+        "set DATABASE_URL to postgresql://... or sqlite:///path",
         variable="DATABASE_URL",
     )
 
 
 def archive_identity(settings: Settings) -> tuple[str, ...]:
     """Return what makes two archives the same, for whoever keeps objects by their configuration; no secret is in it."""
-    return (str(settings.nova_archive_dir or ""), settings.r2_endpoint or "", settings.r2_bucket or "")
+    return (
+        str(settings.nova_archive_dir or ""),
+        settings.plain("r2_endpoint") or "",
+        settings.plain("r2_bucket") or "",
+    )
 
 
 def _r2(settings: Settings) -> ObjectStore:
-    from app.credentials import fixed
     from app.stores.archive.r2 import R2Archive
 
-    assert settings.r2_endpoint is not None
-    assert settings.r2_bucket is not None
-    assert settings.r2_access_key_id is not None
-    assert settings.r2_secret_access_key is not None
-    if not settings.r2_endpoint.startswith(("https://", "http://")):
+    endpoint, bucket = settings.plain("r2_endpoint"), settings.plain("r2_bucket")
+    access_key_id = settings.credential("r2_access_key_id")
+    secret_access_key = settings.credential("r2_secret_access_key")
+    assert endpoint is not None
+    assert bucket is not None
+    assert access_key_id is not None
+    assert secret_access_key is not None
+    if not endpoint.startswith(("https://", "http://")):
         raise ConfigurationError(
-            f"R2_ENDPOINT is {settings.r2_endpoint!r}; it must be a URL such as "
-            "https://<account>.r2.cloudflarestorage.com",
+            f"R2_ENDPOINT is {endpoint!r}; it must be a URL such as https://<account>.r2.cloudflarestorage.com",
             variable="R2_ENDPOINT",
         )
-    return R2Archive(
-        settings.r2_bucket,
-        endpoint=settings.r2_endpoint,
-        access_key_id=fixed(settings.r2_access_key_id.get_secret_value()),
-        secret_access_key=fixed(settings.r2_secret_access_key.get_secret_value()),
-    )
+    return R2Archive(bucket, endpoint=endpoint, access_key_id=access_key_id, secret_access_key=secret_access_key)

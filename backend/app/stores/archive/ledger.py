@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Literal, Protocol
 
+from app.errors import OffloadFencedError
 from app.stores.archive.segment import SegmentEntry
 from app.stores.checkpoint.rows import StoredRun, StoredStep
 from app.stores.holder import Holder
@@ -29,6 +30,7 @@ __all__ = [
     "SegmentRow",
     "SegmentState",
     "Tombstone",
+    "fenced_out",
 ]
 
 JOB_LEASE: Final = timedelta(minutes=15)
@@ -324,3 +326,11 @@ class ArchiveLedger(Protocol):
     async def close(self) -> None:
         """Let go of files and connections."""
         ...
+
+
+def fenced_out(lease: JobLease) -> OffloadFencedError:
+    """Return the error for a job that lost its lease."""
+    return OffloadFencedError(
+        f"the lease of this job (epoch {lease.epoch}) ended or was taken over; nothing more of it counts. "
+        "Run it again: what it left is cleaned up"
+    )

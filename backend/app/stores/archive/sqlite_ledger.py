@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from app.errors import CheckpointStoreUnavailableError, OffloadBusyError, OffloadFencedError
+from app.errors import CheckpointStoreUnavailableError, OffloadBusyError
 from app.stores.archive import sqlite_statements as sql
 from app.stores.archive.ledger import (
     ABANDONED_FOR,
@@ -25,6 +25,7 @@ from app.stores.archive.ledger import (
     SegmentRow,
     SegmentState,
     Tombstone,
+    fenced_out,
 )
 from app.stores.archive.segment import SegmentEntry
 from app.stores.checkpoint.rows import StoredRun, rows_digest
@@ -191,7 +192,7 @@ class SqliteLedger:
             steps = sum(each.entry.steps for each in placed)
             values = (len(placed), steps, size_bytes, sha256, now_ms, now_ms, segment_no)
             if connection.execute(sql.COMMIT_SEGMENT, values).rowcount != 1:
-                raise _fenced_out(lease)
+                raise fenced_out(lease)
             taken = 0
             for each in placed:
                 entry = _frame_values(each, segment_no)
@@ -395,7 +396,7 @@ class SqliteLedger:
     async def _fenced(self, lease: JobLease, work: Callable[[sqlite3.Connection, int], T]) -> T:
         def fenced(connection: sqlite3.Connection, now_ms: int) -> T:
             if connection.execute(sql.FENCE, (now_ms + JOB_LEASE // _MS, lease.epoch, now_ms)).rowcount != 1:
-                raise _fenced_out(lease)
+                raise fenced_out(lease)
             return work(connection, now_ms)
 
         return await self._database.write(fenced)
@@ -468,10 +469,3 @@ def _frame_values(placed: Placed, segment_no: int) -> dict[str, Any]:
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]
-
-
-def _fenced_out(lease: JobLease) -> OffloadFencedError:
-    return OffloadFencedError(
-        f"the lease of this job (epoch {lease.epoch}) ended or was taken over; nothing more of it counts. "
-        "Run it again: what it left is cleaned up"
-    )

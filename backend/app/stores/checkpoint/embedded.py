@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from app.errors import CheckpointCorruptError, ConfigurationError
+from app.errors import CheckpointCorruptError
 from app.stores.checkpoint import arguments, refusals, rules
 from app.stores.checkpoint.arguments import Position
 from app.stores.checkpoint.codec import JsonValue
@@ -46,7 +46,7 @@ from app.stores.checkpoint.rows import (
     state_of,
     verify_steps,
 )
-from app.stores.checkpoint.tables import ArchivedCopy, ArchivedSteps, Located, RunRows
+from app.stores.checkpoint.tables import ArchivedCopy, ArchivedSteps, Located, RunRows, archived_steps
 from app.stores.holder import Holder
 from app.stores.names import DEFAULT_TENANT, check_name
 
@@ -501,27 +501,11 @@ class EmbeddedCheckpointStore(ABC):
                 return None if read is None else read[:2]
             found, _, copy = read
             try:
-                return found, (await self._archived_steps(found.head, copy))[:limit]
+                return found, (await archived_steps(self._archive, copy, found.head))[:limit]
             except CheckpointCorruptError:
                 if copy == failed:
                     raise
                 failed = copy  # its segment may have been rewritten between the two reads: look where it lies now
-
-    async def _archived_steps(self, head: StoredHead, copy: ArchivedCopy | None) -> Sequence[StoredStep]:
-        if copy is None:
-            raise CheckpointCorruptError(
-                f"run {head.run_id!r} is archived, and where is not known; rebuild the index: "
-                "python3 -m app.stores.checkpoint_offload rebuild-index",
-                run_id=head.run_id,
-                step_id=None,
-                tenant_id=head.tenant_id,
-            )
-        if self._archive is None:
-            raise ConfigurationError(
-                f"run {head.run_id!r} lies in the archive ({copy.object_key}), and this store was given none",
-                variable="R2_ENDPOINT",
-            )
-        return await self._archive.steps(copy, tenant_id=head.tenant_id, run_id=head.run_id)
 
     async def _write_hot(self, work: Callable[[RunRows, int], T], tenant_id: str, run_id: str) -> T:
         """Run ``work``, which refuses a run that is archived; bring that back, and run it again."""

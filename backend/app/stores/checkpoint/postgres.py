@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from app.errors import CheckpointStoreUnavailableError
+from app.errors import CheckpointCorruptError, CheckpointStoreUnavailableError
 from app.stores.checkpoint import arguments, embedded, refusals, rules
 from app.stores.checkpoint import postgres_rows as pg
 from app.stores.checkpoint.arguments import Position, Writer
@@ -43,10 +43,13 @@ from app.stores.checkpoint.rows import (
     pack,
     pack_all,
     record_of,
+    repacked,
     root_of,
+    rows_digest,
     state_of,
     verify_steps,
 )
+from app.stores.checkpoint.tables import ArchivedCopy, archived_steps
 from app.stores.clock import Clock
 from app.stores.holder import Holder
 from app.stores.names import DEFAULT_TENANT, check_name
@@ -54,7 +57,7 @@ from app.stores.postgres.database import DEFAULT_POOL_SIZE, DEFAULT_TIMEOUT_S, P
 
 if TYPE_CHECKING:
     from app.credentials import CredentialSource
-    from app.stores.checkpoint.tables import Located
+    from app.stores.checkpoint.tables import ArchivedSteps, Located
 
 __all__ = ["CheckpointStore"]
 
@@ -77,6 +80,7 @@ class CheckpointStore:
         timeout_s: of a statement, with waiting for a connection and opening one.
         clock: the time instead of the database's, for tests.
         is_gone: whether a lease's holder certainly does not run any more, for tests.
+        archive: what reads the runs whose steps lie in the archive; None where there is none.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class CheckpointStore:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         clock: Clock | None = None,
         is_gone: Callable[[Holder], bool] = Holder.is_gone,
+        archive: ArchivedSteps | None = None,
     ) -> None:
         self._database = PostgresDatabase(
             source,
@@ -101,6 +106,7 @@ class CheckpointStore:
         )
         self._clock = clock
         self._is_gone = is_gone
+        self._archive = archive
 
     @property
     def database(self) -> PostgresDatabase:
@@ -110,6 +116,8 @@ class CheckpointStore:
     async def close(self) -> None:
         """Close the connections of the running loop; a later verb opens them again."""
         await self._database.close()
+        if self._archive is not None:
+            await self._archive.close()
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
@@ -174,8 +182,14 @@ class CheckpointStore:
         first = arguments.check_index(after_index, what="after_index", at_least=-1) + 1
         count = arguments.page_limit(limit)
         found = await self._found(tenant_id, run_id)
-        steps = await self._steps(found.run_no, first=first, count=count, bodies=False)
-        return tuple(record_of(found.head, step) for step in steps)
+        if found.head.tier == "hot":
+            steps = await self._steps(found.run_no, first=first, count=count, bodies=False)
+            if steps or first >= found.head.next_step_index:
+                return tuple(record_of(found.head, step) for step in steps)
+        read = await self._read_all(tenant_id, run_id)  # archived, or since the head was read
+        if read is None:
+            raise refusals.not_found(run_id, tenant_id)
+        return tuple(record_of(read[0].head, step) for step in read[1][first : first + count])
 
     async def list_runs(
         self,
@@ -230,11 +244,15 @@ class CheckpointStore:
             "head_hash": end,
             "now_ms": self._now(),
         }
-        rows = await self._database.run("fork", values, repeatable=False)
+        if source.head.tier == "archived":
+            packed = await off_loop(lambda: repacked(copied), size_bytes=_size(source, copied))
+            values |= pg.archived_arrays([step._replace(version=0) for step in packed])
+        statement = "fork" if source.head.tier == "hot" else "fork_archived"
+        rows = await self._database.run(statement, values, repeatable=False)
         if not rows:
             # The other run is gone, which is said first, or the new id is taken.
             again = await self._found(tenant_id, run_id)
-            if again.run_no != source.run_no:
+            if again.run_no != source.run_no or again.head.tier != source.head.tier:
                 raise refusals.moved_on(again.head, source.head.version)
             raise refusals.exists(new_run_id, tenant_id)
         new = rules.forked(source.head, new_run_id, steps=len(copied), head_hash=end, now_ms=rows[0][0])
@@ -248,7 +266,8 @@ class CheckpointStore:
             if found is None:
                 return False
             rules.check_deletable(found.head, found.now_ms)
-            if await self._database.run("delete", pg.seen(found.run_no, found.head), repeatable=False):
+            values = pg.seen(found.run_no, found.head) | {"now_ms": self._now()}
+            if await self._database.run("delete", values, repeatable=False):
                 return True
         raise _too_busy(run_id)
 
@@ -283,6 +302,9 @@ class CheckpointStore:
                 now_ms=now_ms,
                 is_gone=self._is_gone,
             )
+            if found.head.tier == "archived":
+                await self.restore(run_id, tenant_id=tenant_id)
+                continue
             rows = await self._database.run("claim", pg.claim_values(head) | pg.seen(found.run_no, found.head))
             if rows:
                 run = replace(found.run, head=head._replace(lease_token=rows[0][0]))
@@ -446,6 +468,34 @@ class CheckpointStore:
             tenant_id, run_id, lambda head, now_ms: rules.aborted(head, reason=text, now_ms=now_ms), result=None
         )
 
+    # --- the archive --------------------------------------------------------------------------------------------------
+
+    async def restore(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> bool:
+        """Bring the steps of an archived run back into the database; its copy in the archive stays.
+
+        Returns:
+            Whether there was anything to bring back. Again is a no-op.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            CheckpointCorruptError: its copy is missing or damaged; nothing was changed.
+        """
+        arguments.check_run(run_id, tenant_id)
+        read = await self._read_all(tenant_id, run_id)
+        if read is None:
+            raise refusals.not_found(run_id, tenant_id)
+        found, steps = read
+        if found.head.tier == "hot":
+            return False
+
+        def verified() -> list[StoredStep]:
+            check_whole(found.run, steps)
+            return repacked(steps)
+
+        packed = await off_loop(verified, size_bytes=_size(found, steps))
+        values = {"run_no": found.run_no, "rows_sha256": rows_digest(packed), "now_ms": self._now()}
+        return bool(await self._database.run("restore", values | pg.archived_arrays(packed)))
+
     # --- what the verbs are made of -----------------------------------------------------------------------------------
 
     def _now(self) -> int | None:
@@ -483,6 +533,11 @@ class CheckpointStore:
             if whole is None:
                 return None
             found, _now = whole
+            if found.head.tier == "archived":
+                archived = await self._archived_steps(found)
+                if archived is None:
+                    continue
+                return found, archived[:limit]
             steps = await self._steps(found.run_no, count=limit)
             expected = _expected(found.head, limit)
             if len(steps) == expected:
@@ -494,6 +549,27 @@ class CheckpointStore:
                 return found, steps[:expected] if recorded_since else steps
             # Deleted, or archived, in between.
         raise _too_busy(run_id)
+
+    async def _archived_steps(self, found: Located) -> list[StoredStep] | None:
+        """Return a run's steps out of the archive; None where they lie elsewhere than they did when it was asked."""
+        head = found.head
+        copy = await self._copy(found.run_no)
+        try:
+            steps = await archived_steps(self._archive, copy, head)
+        except CheckpointCorruptError:
+            again = await self._find(head.tenant_id, head.run_id)
+            moved = again is None or again.run_no != found.run_no or again.head.tier == "hot"
+            if moved or await self._copy(found.run_no) != copy:
+                return None
+            raise
+        return list(steps)
+
+    async def _copy(self, run_no: int) -> ArchivedCopy | None:
+        rows = await self._database.run("archived_copy", {"run_no": run_no})
+        if not rows:
+            return None
+        object_key, offset, length, steps, sha256 = rows[0]
+        return ArchivedCopy(object_key=object_key, offset=offset, length=length, steps=steps, sha256=sha256)
 
     async def _run_unless_taken(self, name: str, values: Mapping[str, object]) -> Sequence[Row]:
         """Run a statement; where another was quicker with the same key, as if it had found that there."""
@@ -509,6 +585,9 @@ class CheckpointStore:
         found = await self._find(tenant_id, run_id, step_id=step.step_id)
         if found is None:
             raise refusals.not_found(run_id, tenant_id)
+        if found.head.tier == "archived":  # what is recorded lies there too
+            await self.restore(run_id, tenant_id=tenant_id)
+            return None
         if rules.appended(found.head, found.recorded, step, by=by, now_ms=found.now_ms) is not None:
             return None
         assert found.recorded is not None
@@ -529,6 +608,9 @@ class CheckpointStore:
     async def _save_again(
         self, found: pg.Found, steps: Sequence[rules.NewStep], *, status: RunStatus, by: Writer
     ) -> int | None:
+        if found.head.tier == "archived":
+            await self.restore(found.head.run_id, tenant_id=found.head.tenant_id)
+            return None
         values: dict[str, object] = {"run_no": found.run_no, "count": found.head.next_step_index}
         digests = {str(row[0]): row[1] for row in await self._database.run("digests", values)}
         saved = rules.saved(found.head, digests, steps, status=status, by=by, now_ms=found.now_ms)
@@ -553,6 +635,9 @@ class CheckpointStore:
             head = decide(found.head, now_ms)
             if head is None:
                 return await _whole_head(found.run)
+            if found.head.tier == "archived":
+                await self.restore(run_id, tenant_id=tenant_id)
+                continue
             values = pg.head_values(head) | pg.seen(found.run_no, found.head) | {"result": result}
             if await self._database.run("end", values):
                 return await _whole_head(StoredRun(head=head, inputs=found.run.inputs, result=result))

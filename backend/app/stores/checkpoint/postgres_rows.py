@@ -16,6 +16,7 @@ from app.stores.postgres.statements import Statements
 __all__ = [
     "STATEMENTS",
     "Found",
+    "archived_arrays",
     "claim_values",
     "created_values",
     "found",
@@ -148,6 +149,16 @@ def step_arrays(steps: Sequence[StoredStep]) -> dict[str, object]:
         for name, value in zip(_ARRAYS, values, strict=True):
             columns[name].append(value)
     return dict(columns)
+
+
+def archived_arrays(steps: Sequence[StoredStep]) -> dict[str, object]:
+    """Return every column of steps that come out of the archive, as arrays side by side."""
+    return {
+        "recorded_ms": [step.recorded_ms for step in steps],
+        "version": [step.version for step in steps],
+        "fingerprint": [step.fingerprint for step in steps],
+        **step_arrays(steps),
+    }
 
 
 def _head(row: Row) -> StoredHead:

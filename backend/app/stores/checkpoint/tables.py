@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.errors import CheckpointCorruptError, ConfigurationError
 from app.stores.checkpoint import rules
 from app.stores.checkpoint.arguments import ListQuery
 from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep
 
-__all__ = ["ArchivedCopy", "ArchivedSteps", "Located", "RunRows"]
+__all__ = ["ArchivedCopy", "ArchivedSteps", "Located", "RunRows", "archived_steps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,3 +124,29 @@ class RunRows(Protocol):
     def restore(self, run_no: int, steps: Sequence[StoredStep], *, now_ms: int) -> None:
         """Add the steps of a run that is archived, and make it a run of the database again; its copy stays."""
         ...
+
+
+async def archived_steps(
+    archive: ArchivedSteps | None, copy: ArchivedCopy | None, head: StoredHead
+) -> Sequence[StoredStep]:
+    """Return the steps of an archived run, verified against its chain.
+
+    Raises:
+        CheckpointCorruptError: the copy is missing or damaged, or where it lies is not known.
+        ArchiveUnavailableError: the archive did not answer.
+        ConfigurationError: the store was given no archive.
+    """
+    if copy is None:
+        raise CheckpointCorruptError(
+            f"run {head.run_id!r} is archived, and where is not known; rebuild the index: "
+            "python3 -m app.stores.checkpoint_offload rebuild-index",
+            run_id=head.run_id,
+            step_id=None,
+            tenant_id=head.tenant_id,
+        )
+    if archive is None:
+        raise ConfigurationError(
+            f"run {head.run_id!r} lies in the archive ({copy.object_key}), and this store was given none",
+            variable="R2_ENDPOINT",
+        )
+    return await archive.steps(copy, tenant_id=head.tenant_id, run_id=head.run_id)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from app.stores.postgres.statements import Statements
     from app.stores.postgres.status import DatabaseStatus
 
-__all__ = ["DEFAULT_POOL_SIZE", "DEFAULT_TIMEOUT_S", "PostgresDatabase", "Row"]
+__all__ = ["DEFAULT_POOL_SIZE", "DEFAULT_TIMEOUT_S", "Execute", "PostgresDatabase", "Row"]
 
 DEFAULT_POOL_SIZE: Final = 10
 """Of one process. A step takes a connection for a millisecond, so that ten serve thousands of steps a second."""
@@ -36,6 +36,11 @@ _CONFLICT_WAIT_S: Final = 0.005
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+
+Execute = Callable[[str, Mapping[str, object]], Awaitable[Sequence[Row]]]
+"""Runs a statement of a transaction and returns its rows."""
+
+T = TypeVar("T")
 
 
 class PostgresDatabase:
@@ -106,6 +111,41 @@ class PostgresDatabase:
         except OSError as error:
             raise self._unavailable(f"the database {self._shown()} cannot be reached: {error}") from error
 
+    async def transaction(self, work: Callable[[Execute], Awaitable[T]], *, snapshot: bool = False) -> T:
+        """Run several statements in one transaction; when it returns, they are committed.
+
+        ``work`` waits for nothing but its statements. It is run again from its beginning where the transaction was
+        undone because of others, and once where its connection turned out to have been left by the server before
+        anything was committed. An exception of ``work`` undoes what it did and is raised.
+
+        Args:
+            work: gets what runs a statement.
+            snapshot: only read, all of it as of one moment.
+
+        Raises:
+            StoreUnavailableError: the store's own class; whether it took effect is not known.
+            StoreDamagedError: the database is corrupt, foreign or newer.
+            ConfigurationError: the URL cannot be used, or migrations are missing.
+        """
+        import psycopg
+
+        try:
+            async with asyncio.timeout(self._timeout_s) as limit:
+                return await self._insist_on_all(work, limit, snapshot=snapshot)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        except TimeoutError as error:
+            raise self._unavailable(
+                f"the database {self._shown()} did not answer within {self._timeout_s:.0f} s; try again"
+            ) from error
+        except OSError as error:
+            raise self._unavailable(f"the database {self._shown()} cannot be reached: {error}") from error
+
+    @property
+    def shown(self) -> str:
+        """The address without its password."""
+        return self._shown()
+
     async def migrate(self) -> tuple[ComponentVersion, ...]:
         """Bring the database to this program's schema and return the versions; errors as for :meth:`run`."""
         from app.stores.postgres import schema
@@ -145,6 +185,42 @@ class PostgresDatabase:
                     if is_transient_conflict(error) and conflicts < _CONFLICT_TRIES:
                         conflicts += 1
                     elif is_connection_loss(error) and lent.reused and repeatable and not fresh:
+                        fresh = True
+                    else:
+                        raise
+            if conflicts:
+                await asyncio.sleep(random.uniform(0, _CONFLICT_WAIT_S * conflicts))
+
+    async def _insist_on_all(
+        self, work: Callable[[Execute], Awaitable[T]], limit: asyncio.Timeout, *, snapshot: bool
+    ) -> T:
+        import psycopg
+
+        from app.stores.postgres.failures import is_connection_loss, is_transient_conflict
+
+        pool = await self._pools.get()
+        fresh, conflicts = False, 0
+        while True:
+            worked = False
+            async with pool.lend(fresh=fresh) as lent:
+
+                async def execute(statement: str, values: Mapping[str, object], lent: Lent = lent) -> Sequence[Row]:
+                    cursor = await lent.connection.execute(statement.encode(), values, binary=True)
+                    return await cursor.fetchall() if cursor.description else ()
+
+                try:
+                    if not self._ready:
+                        await self._make_ready(lent, limit)
+                    async with lent.connection.transaction():
+                        if snapshot:
+                            await execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", {})
+                        result = await work(execute)
+                        worked = True
+                    return result
+                except psycopg.Error as error:
+                    if is_transient_conflict(error) and conflicts < _CONFLICT_TRIES:
+                        conflicts += 1
+                    elif is_connection_loss(error) and lent.reused and not worked and not fresh:
                         fresh = True
                     else:
                         raise

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 _names = (f"nova{number}" for number in itertools.count(1))
 
 EMPTY: Final[LiteralString] = (
-    "TRUNCATE nova_runs, nova_values, nova_steps RESTART IDENTITY; ALTER SEQUENCE nova_lease_token RESTART"
+    "TRUNCATE nova_runs, nova_values, nova_steps, nova_archive_store, nova_archive_jobs, nova_archive_segments,"
+    " nova_archive_frames, nova_archive_tombstones RESTART IDENTITY;"
+    " UPDATE nova_archive_lease SET epoch = 0, holder = NULL, expires_ms = NULL;"
+    " ALTER SEQUENCE nova_lease_token RESTART"
 )
 
 

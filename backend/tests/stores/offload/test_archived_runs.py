@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
-from blockbuster import BlockBuster
 
 from app.errors import (
     ArchiveUnavailableError,
@@ -17,17 +14,8 @@ from app.errors import (
 from app.stores.archive.memory import MemoryArchive
 from app.stores.archive.reader import ArchiveReader
 from app.stores.checkpoint.contract import RunFilter, RunStatus
-from app.stores.checkpoint.sqlite import SqliteCheckpointStore
 
 from .world import OLD, World, holder, same
-
-
-def step_rows(world: World) -> int:
-    """Return how many steps the database has."""
-    with sqlite3.connect(world.path) as connection:
-        count: int = connection.execute("SELECT count(*) FROM checkpoint_steps").fetchone()[0]
-    connection.close()
-    return count
 
 
 class CountingArchive(MemoryArchive):
@@ -48,9 +36,8 @@ class CountingArchive(MemoryArchive):
         return await super().get_range(key, offset, length)
 
 
-async def test_a_purged_run_reads_as_before(world: World, blockbuster: BlockBuster) -> None:
+async def test_a_purged_run_reads_as_before(world: World) -> None:
     """Load, history, verify, head and list show the run that was recorded; the database has none of its steps."""
-    blockbuster.deactivate()
     before = await world.run("r")
     records = await world.store.history("r")
     world.clock.advance(OLD)
@@ -58,7 +45,7 @@ async def test_a_purged_run_reads_as_before(world: World, blockbuster: BlockBust
     report = await world.offload()
 
     assert (report.outcome, report.runs, report.checkpoints, report.purged_runs) == ("done", 1, 3, 1)
-    assert step_rows(world) == 0
+    assert await world.steps_in_database() == 0
     after = await world.state("r")
     assert same(before, after)
     assert after.head.tier == "archived"
@@ -92,7 +79,7 @@ async def test_frames_that_verified_are_kept_up_to_a_bound(world: World) -> None
         await world.archived(name, ["x" * 1000 + name])
     (first, *_) = await world.ledger.placed(2)
     reader = ArchiveReader(lambda: archive, cache_bytes=2 * first.entry.length + 20)
-    store = SqliteCheckpointStore(world.path, clock=world.clock, archive=reader)
+    store = world.make_store_with(reader)
     archive.reads.clear()
 
     for name, reads in (("a", 1), ("a", 1), ("b", 2), ("a", 2), ("c", 3), ("a", 3), ("b", 4)):
@@ -279,7 +266,7 @@ async def test_an_archive_that_does_not_answer_is_unavailable(world: World) -> N
 async def test_a_store_without_an_archive_says_so(world: World) -> None:
     """A store that was given no archive tells where the run lies; everything else of it works."""
     await world.archived("r")
-    store = SqliteCheckpointStore(world.path, clock=world.clock)
+    store = world.make_store_with(None)
 
     with pytest.raises(ConfigurationError, match="v1/seg/"):
         await store.load("r")
@@ -290,11 +277,8 @@ async def test_a_store_without_an_archive_says_so(world: World) -> None:
     await store.close()
 
 
-async def test_a_segment_that_was_rewritten_between_two_reads_is_looked_up_again(
-    world: World, blockbuster: BlockBuster
-) -> None:
+async def test_a_segment_that_was_rewritten_between_two_reads_is_looked_up_again(world: World) -> None:
     """A reader that finds the object gone looks once more where the run lies now."""
-    blockbuster.deactivate()
     before = await world.archived("r")
     moved: dict[str, bytes] = {}
 
@@ -302,9 +286,7 @@ async def test_a_segment_that_was_rewritten_between_two_reads_is_looked_up_again
         async def get_range(self, key: str, offset: int, length: int) -> bytes:
             if key not in moved:
                 moved[key + "-new"] = world.objects.objects[key]
-                with sqlite3.connect(world.path) as connection:
-                    connection.execute("UPDATE archive_segments SET object_key = ?", (key + "-new",))
-                connection.close()
+                world.rows("UPDATE archive_segments SET object_key = ?", key + "-new")
                 return await super().get_range(key, offset, length)
             return moved[key][offset : offset + length]
 

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from blockbuster import BlockBuster
 
 from app.errors import (
     ArchiveUnavailableError,
@@ -33,19 +32,8 @@ from app.stores.offload.report import OffloadReport, Progress
 from app.stores.offload.scanning import Scan, scan
 from tests.support.clock import FakeClock
 
+from .conftest import MakeWorld
 from .world import DAY, OLD, World, holder, same
-
-
-@pytest.fixture(autouse=True)
-def may_look_at_files(blockbuster: BlockBuster) -> None:
-    """Let the tests look at the database around the store."""
-    blockbuster.deactivate()
-
-
-def rows(world: World, statement: str, *values: Any) -> list[Any]:
-    """Read or change the database, not through the store."""
-    with closing(sqlite3.connect(world.path, isolation_level=None)) as connection:
-        return connection.execute(statement, values).fetchall()
 
 
 def segment_keys(world: World) -> list[str]:
@@ -108,12 +96,12 @@ async def test_a_lease_keeps_a_copied_run_in_the_database(world: World) -> None:
     world.clock.advance(3 * DAY)
     await world.offload()
     world.clock.advance(OLD)
-    rows(world, "UPDATE checkpoint_runs SET lease_holder = 'h|b|1|1|', lease_expires_ms = ?", world.clock.now_ms + 1000)
+    world.rows("UPDATE checkpoint_runs SET lease_holder = 'h|b|1|1|', lease_expires_ms = ?", world.clock.now_ms + 1000)
 
     report = await world.offload()
 
     assert report.purged_runs == 0
-    rows(world, "UPDATE checkpoint_runs SET lease_expires_ms = ?", world.clock.now_ms)
+    world.rows("UPDATE checkpoint_runs SET lease_expires_ms = ?", world.clock.now_ms)
     assert (await world.offload()).purged_runs == 1
 
 
@@ -151,28 +139,28 @@ async def test_rows_that_differ_from_their_copy_are_never_purged(world: World, c
     await world.run("other")
     world.clock.advance(3 * DAY)
     await world.offload()
-    rows(world, f"{change} AND run_no = 1")
-    count = rows(world, "SELECT count(*) FROM checkpoint_steps WHERE run_no = 1")
+    world.rows(f"{change} AND run_no = 1")
+    count = world.rows("SELECT count(*) FROM checkpoint_steps WHERE run_no = 1")
     world.clock.advance(OLD)
 
     report = await world.offload()
 
     assert (report.outcome, report.corrupt_runs, report.purged_runs) == ("unverified", (("default", "r"),), 1)
-    assert rows(world, "SELECT count(*) FROM checkpoint_steps WHERE run_no = 1") == count
+    assert world.rows("SELECT count(*) FROM checkpoint_steps WHERE run_no = 1") == count
 
 
 async def test_a_run_whose_chain_does_not_verify_is_left_where_it_is(world: World) -> None:
     """It is reported and not copied; the other runs are."""
     await world.run("bad")
     good = await world.run("good")
-    rows(world, "UPDATE checkpoint_steps SET output_digest = zeroblob(32) WHERE run_no = 1 AND idx = 1")
+    world.rows("UPDATE checkpoint_steps SET output_digest = zeroblob(32) WHERE run_no = 1 AND idx = 1")
     world.clock.advance(OLD)
 
     report = await world.offload()
 
     assert (report.outcome, report.corrupt_runs) == ("unverified", (("default", "bad"),))
     assert (report.runs, report.purged_runs) == (1, 1)
-    assert rows(world, "SELECT count(*) FROM checkpoint_steps WHERE run_no = 1") == [(3,)]
+    assert world.rows("SELECT count(*) FROM checkpoint_steps WHERE run_no = 1") == [(3,)]
     with pytest.raises(CheckpointCorruptError):
         await world.store.load("bad")
     assert same(good, await world.state("good"))
@@ -236,13 +224,13 @@ async def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
     await world.run("old")
     world.clock.advance(5 * DAY)
     await world.run("new")
-    dump = rows(world, "SELECT * FROM archive_lease"), rows(world, "SELECT * FROM archive_jobs")
+    dump = world.rows("SELECT * FROM archive_lease"), world.rows("SELECT * FROM archive_jobs")
 
     report = await world.offload(dry_run=True)
 
     assert (report.dry_run, report.runs, report.purged_runs) == (True, 1, 0)
     assert world.objects.objects == {}
-    assert (rows(world, "SELECT * FROM archive_lease"), rows(world, "SELECT * FROM archive_jobs")) == dump
+    assert (world.rows("SELECT * FROM archive_lease"), world.rows("SELECT * FROM archive_jobs")) == dump
 
 
 async def test_progress_is_told(world: World) -> None:
@@ -287,8 +275,7 @@ async def test_a_second_job_is_told_who_works(world: World) -> None:
 async def test_a_job_of_a_process_that_is_gone_is_superseded_at_once(world: World) -> None:
     """A killed job does not keep the next one waiting on the same host."""
     gone = holder("killed")
-    ledger = world.make_ledger()
-    ledger._is_gone = gone.__eq__
+    ledger = world.make_ledger(gone.__eq__)
     first = await ledger.begin("offload", holder=gone)
 
     second = await ledger.begin("offload", holder=holder("second"))
@@ -332,13 +319,13 @@ async def test_a_job_that_lost_its_lease_changes_nothing(world: World, end: str)
     if end == "superseded":
         await world.ledger.begin("offload", holder=holder("next"))
     tables = ("archive_segments", "archive_store", "archive_tombstones", "checkpoint_runs", "checkpoint_steps")
-    before = [rows(world, f"SELECT * FROM {table}") for table in tables]
+    before = [world.rows(f"SELECT * FROM {table}") for table in tables]
 
     for verb in (await _fenced_verbs(world)).values():
         with pytest.raises(OffloadFencedError):
             await verb(lease)
 
-    assert [rows(world, f"SELECT * FROM {table}") for table in tables] == before
+    assert [world.rows(f"SELECT * FROM {table}") for table in tables] == before
 
 
 async def test_a_lease_lives_to_its_last_millisecond_and_each_fence_prolongs_it(world: World) -> None:
@@ -469,7 +456,7 @@ async def test_what_a_killed_job_left_is_deleted_by_the_next(world: World) -> No
     assert segment_keys(world) == []
     world.clock.advance(OLD)
     await world.offload()
-    assert rows(world, "SELECT DISTINCT state FROM archive_segments") == [("deleted",)]
+    assert world.rows("SELECT DISTINCT state FROM archive_segments") == [("deleted",)]
 
 
 async def test_a_segment_that_vanished_is_no_reason_to_purge(world: World) -> None:
@@ -492,9 +479,9 @@ async def test_a_segment_that_vanished_is_no_reason_to_purge(world: World) -> No
 # --- whose archive it is ----------------------------------------------------------------------------------------------
 
 
-async def test_an_archive_of_another_installation_is_refused(world: World, tmp_path_factory: Any) -> None:
+async def test_an_archive_of_another_installation_is_refused(world: World, make_world: MakeWorld) -> None:
     """A database neither writes to nor deletes from an archive that another one began."""
-    other = World(tmp_path_factory.mktemp("other") / "nova.db", clock=FakeClock())
+    other = make_world(clock=FakeClock())
     other.archive = world.archive
     await other.archived("theirs")
     objects = dict(world.objects.objects)
@@ -510,7 +497,7 @@ async def test_an_archive_of_another_installation_is_refused(world: World, tmp_p
     await other.close()
 
 
-async def test_a_wrong_bucket_is_refused(world: World, tmp_path_factory: Any) -> None:
+async def test_a_wrong_bucket_is_refused(world: World, make_world: MakeWorld) -> None:
     """A database that has an archive does not begin another one, empty or not."""
     await world.archived("r")
     right, world.archive = world.archive, MemoryArchive()
@@ -519,7 +506,7 @@ async def test_a_wrong_bucket_is_refused(world: World, tmp_path_factory: Any) ->
         await world.offload()
 
     assert world.archive.objects == {}
-    other = World(tmp_path_factory.mktemp("other") / "nova.db", clock=FakeClock())
+    other = make_world(clock=FakeClock())
     await other.archived("theirs")
     world.archive = other.archive
     with pytest.raises(ConfigurationError, match="another installation"):
@@ -592,7 +579,7 @@ async def test_a_store_without_an_archive_leaves_no_tombstones(world: World) -> 
     await world.run("r")
     await world.store.delete("r")
 
-    assert rows(world, "SELECT * FROM archive_tombstones") == []
+    assert world.rows("SELECT * FROM archive_tombstones") == []
 
 
 async def test_an_erased_tenant_is_gone_everywhere(world: World) -> None:
@@ -627,7 +614,7 @@ async def rescan(world: World, *, rebuilding: bool = False) -> tuple[Scan, Offlo
     return found, running.report()
 
 
-async def test_an_index_is_rebuilt_from_the_archive_alone(world: World, tmp_path_factory: Any) -> None:
+async def test_an_index_is_rebuilt_from_the_archive_alone(world: World, make_world: MakeWorld) -> None:
     """Every archived run of a lost database is known again and reads as before; deleted ones stay deleted."""
     kept = {name: await world.run(name, [name, {"n": [1]}]) for name in ("a", "b", "c")}
     other = await world.run("a", tenant_id="t2")
@@ -641,7 +628,7 @@ async def test_an_index_is_rebuilt_from_the_archive_alone(world: World, tmp_path
         await erase_tenant(running, "erased")
     await world.offload()
     world.objects.objects.update({key: data for key, data in backup.items() if key not in world.objects.objects})
-    new = World(tmp_path_factory.mktemp("new") / "nova.db", clock=world.clock, objects=world.objects)
+    new = make_world(clock=world.clock, objects=world.objects)
 
     with pytest.raises(ConfigurationError, match="rebuild-index"):
         await new.offload()
@@ -662,7 +649,7 @@ async def test_an_index_is_rebuilt_from_the_archive_alone(world: World, tmp_path
     await new.close()
 
 
-async def test_the_latest_version_of_a_run_is_rebuilt(world: World, tmp_path_factory: Any) -> None:
+async def test_the_latest_version_of_a_run_is_rebuilt(world: World, make_world: MakeWorld) -> None:
     """Where segments hold several versions of a run, the index has the latest, in whatever order they are found."""
     await world.run("r", status=RunStatus.FAILED)
     await world.run("beside")
@@ -680,7 +667,7 @@ async def test_the_latest_version_of_a_run_is_rebuilt(world: World, tmp_path_fac
         names = sorted(world.objects.objects, reverse=reverse)
         objects = MemoryArchive()
         objects.objects = {name: world.objects.objects[name] for name in names}
-        new = World(tmp_path_factory.mktemp("new") / "nova.db", clock=world.clock, objects=objects)
+        new = make_world(clock=world.clock, objects=objects)
         await rescan(new, rebuilding=True)
 
         assert same(latest, await new.state("r"))
@@ -688,6 +675,7 @@ async def test_the_latest_version_of_a_run_is_rebuilt(world: World, tmp_path_fac
         await new.close()
 
 
+@pytest.mark.parametrize("make_world", ["sqlite"], indirect=True)  # whose earlier time is a copy of a file
 async def test_a_database_that_was_brought_back_loses_nothing(world: World) -> None:
     """After the database was restored from before an offload, what it does not know is taken in and never deleted."""
     early = await world.run("early")
@@ -751,14 +739,14 @@ async def test_objects_that_are_no_segments_are_left_and_told(world: World) -> N
 async def test_a_run_that_the_database_has_in_an_earlier_version_is_left_to_people(world: World) -> None:
     """A copy that is newer than a run in the database changes nothing; it is named."""
     await world.archived("r", status=RunStatus.WAITING)
-    rows(world, "UPDATE checkpoint_runs SET version = 1")
-    rows(world, "DELETE FROM archive_frames")
-    rows(world, "DELETE FROM archive_segments")
+    world.rows("UPDATE checkpoint_runs SET version = 1")
+    world.rows("DELETE FROM archive_frames")
+    world.rows("DELETE FROM archive_segments")
 
     found, _ = await rescan(world)
 
     assert found.newer_runs == (("default", "r"),)
-    assert rows(world, "SELECT version, tier FROM checkpoint_runs") == [(1, "hot")]
+    assert world.rows("SELECT version, tier FROM checkpoint_runs") == [(1, "hot")]
 
 
 # --- checks and exports -----------------------------------------------------------------------------------------------
@@ -782,7 +770,7 @@ async def test_verify_reads_every_segment(world: World) -> None:
     assert (count, report.outcome, report.lost_runs) == (1, "unverified", (("t2", "b"),))
     world.objects.objects[key] = right
     assert (await verify())[0] == 2
-    assert rows(world, "SELECT count(*) FROM archive_segments WHERE state = 'suspect'") == [(0,)]
+    assert world.rows("SELECT count(*) FROM archive_segments WHERE state = 'suspect'") == [(0,)]
 
 
 async def test_an_export_has_the_lines_of_the_archived_runs(world: World) -> None:

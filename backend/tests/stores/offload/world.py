@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from app.credentials import fixed
 from app.stores.archive.contract import ObjectStore
 from app.stores.archive.memory import MemoryArchive
+from app.stores.archive.postgres_ledger import PostgresLedger
 from app.stores.archive.reader import ArchiveReader
 from app.stores.archive.sqlite_ledger import SqliteLedger
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import RunState, RunStatus
+from app.stores.checkpoint.postgres import CheckpointStore
 from app.stores.checkpoint.sqlite import SqliteCheckpointStore
 from app.stores.holder import Holder
 from app.stores.offload.daily import run_daily
 from app.stores.offload.report import OffloadReport
+from tests.stores.checkpoint.conftest import Database
 from tests.support.clock import FakeClock
 
 DAY = timedelta(days=1)
@@ -31,11 +35,24 @@ def holder(name: str) -> Holder:
     return Holder(host="elsewhere", boot_id="b", pid=7, started="1", instance=name)
 
 
+_POSTGRES_WORDS = (
+    ("checkpoint_", "nova_"),
+    ("archive_", "nova_archive_"),
+    ("?", "%s"),
+    ("zeroblob(32)", "decode(repeat('00', 32), 'hex')"),
+    (" x'", " '\\x"),
+)
+"""What differs between the databases in the statements of the tests' back door."""
+
+
 @dataclass
 class World:
-    """What a test of the offload acts on; ``archive`` is what the job and the store's reader see."""
+    """What a test of the offload acts on; ``archive`` is what the job and the store's reader see.
 
-    path: Path
+    ``place`` is the file of SQLite, or a database of PostgreSQL.
+    """
+
+    place: Path | Database
     clock: FakeClock = field(default_factory=FakeClock)
     objects: MemoryArchive = field(default_factory=MemoryArchive)
     archive: ObjectStore = field(init=False)
@@ -45,18 +62,38 @@ class World:
         self.store: Any = self.make_store()
         self.ledger: Any = self.make_ledger()
 
+    @property
+    def path(self) -> Path:
+        """The file of SQLite."""
+        assert isinstance(self.place, Path)
+        return self.place
+
     def make_store(self, archive: ObjectStore | None = None) -> Any:
         """Return a store on the database, with a reader that keeps nothing."""
-        return SqliteCheckpointStore(
-            self.path,
-            clock=self.clock,
-            is_gone=lambda _: False,
-            archive=ArchiveReader(lambda: archive or self.archive, cache_bytes=0),
-        )
+        reader = ArchiveReader(lambda: archive or self.archive, cache_bytes=0)
+        return self.make_store_with(reader)
 
-    def make_ledger(self) -> Any:
+    def make_store_with(self, reader: ArchiveReader | None) -> Any:
+        """Return a store on the database."""
+        options: dict[str, Any] = {"clock": self.clock, "is_gone": lambda _: False, "archive": reader}
+        if isinstance(self.place, Path):
+            return SqliteCheckpointStore(self.place, **options)
+        return CheckpointStore(fixed(self.place.dsn), **options)
+
+    def make_ledger(self, is_gone: Callable[[Holder], bool] = lambda _: False) -> Any:
         """Return a ledger of the database."""
-        return SqliteLedger(self.path, clock=self.clock, is_gone=lambda _: False)
+        if isinstance(self.place, Path):
+            return SqliteLedger(self.place, clock=self.clock, is_gone=is_gone)
+        return PostgresLedger(fixed(self.place.dsn), clock=self.clock, is_gone=is_gone)
+
+    def rows(self, statement: str, *values: Any) -> list[Any]:
+        """Read or change the database, not through the store."""
+        if isinstance(self.place, Path):
+            with closing(sqlite3.connect(self.place, isolation_level=None)) as connection:
+                return connection.execute(statement, values).fetchall()
+        for ours, theirs in _POSTGRES_WORDS:
+            statement = statement.replace(ours, theirs)
+        return self.place.rows(statement, *values)
 
     async def run(
         self,
@@ -114,9 +151,7 @@ class World:
 
     async def steps_in_database(self) -> int:
         """Count the rows of steps, not through the store."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            count: int = connection.execute("SELECT count(*) FROM checkpoint_steps").fetchone()[0]
-        return count
+        return int(self.rows("SELECT count(*) FROM checkpoint_steps")[0][0])
 
     async def close(self) -> None:
         """Let go of the database."""
