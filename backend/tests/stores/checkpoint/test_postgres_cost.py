@@ -253,6 +253,7 @@ VALUES: dict[str, Any] = {
     "lease_expires_ms": None,
     "result": b"x",
     "result_digest": b"x",
+    "rows_sha256": b"x",
 }
 ARRAYS: dict[str, Any] = {
     "idx": [1],
@@ -269,6 +270,8 @@ def values_of(name: str) -> dict[str, Any]:
     """Return values of the right types for a statement."""
     if name == "list":
         return {**VALUES, **pg.list_values("default", list_query(RunFilter(), cursor=None, limit=10), page_bytes=10**7)}
+    if name in {"restore", "fork_archived"}:
+        return {**VALUES, **ARRAYS, "recorded_ms": [1], "version": [1], "fingerprint": ["f"]}
     return {**VALUES, **ARRAYS} if name.startswith("save") else VALUES
 
 

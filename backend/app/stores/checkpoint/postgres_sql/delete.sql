@@ -22,7 +22,7 @@ WITH gone AS (
     SELECT tenant_id, run_id, created_ms,
            coalesce(%(now_ms)s::bigint, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
     FROM gone
-    WHERE EXISTS (SELECT FROM nova_archive_store)
+    WHERE (SELECT only_row FROM nova_archive_store WHERE only_row)
     ON CONFLICT DO NOTHING
 )
 SELECT run_no FROM gone
