@@ -65,7 +65,7 @@ def open_ledger(settings: Settings) -> ArchiveLedger:
 
         url = settings.credential("database_url")
         assert url is not None, "choose() refuses PostgreSQL without an address"
-        return PostgresLedger(url, auto_migrate=settings.nova_auto_migrate, timeout_s=settings.nova_postgres_timeout_s)
+        return PostgresLedger(url, auto_migrate=settings.nova_auto_migrate)
     raise ConfigurationError(
         f"the offload moves runs out of a database, and the checkpoints are in {choice.backend} ({choice.reason}): "
         "set DATABASE_URL to postgresql://... or sqlite:///path",

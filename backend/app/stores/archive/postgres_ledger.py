@@ -33,17 +33,20 @@ from app.stores.checkpoint import postgres_rows as pg
 from app.stores.checkpoint.rows import StoredRun, StoredStep
 from app.stores.clock import Clock
 from app.stores.holder import Holder
-from app.stores.postgres.database import DEFAULT_TIMEOUT_S, Execute, PostgresDatabase, Row
+from app.stores.postgres.database import Execute, PostgresDatabase, Row
 
 if TYPE_CHECKING:
     from app.credentials import CredentialSource
 
-__all__ = ["PostgresLedger"]
+__all__ = ["TIMEOUT_S", "PostgresLedger"]
 
 T = TypeVar("T")
 
 _MS: Final = timedelta(milliseconds=1)
 _POOL_SIZE: Final = 4
+
+TIMEOUT_S: Final = 300.0
+"""Of a transaction: erasing a tenant of millions of checkpoints is one. Well below the lease of a job."""
 
 
 class PostgresLedger:
@@ -52,7 +55,7 @@ class PostgresLedger:
     Args:
         source: gives the URL; it is asked at each new connection.
         auto_migrate: create and change the tables at the first use.
-        timeout_s: of a statement.
+        timeout_s: of a transaction.
         clock: the time instead of the database's, for tests.
         is_gone: whether a lease's holder certainly does not run any more, for tests.
     """
@@ -62,7 +65,7 @@ class PostgresLedger:
         source: CredentialSource,
         *,
         auto_migrate: bool = True,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float = TIMEOUT_S,
         clock: Clock | None = None,
         is_gone: Callable[[Holder], bool] = Holder.is_gone,
     ) -> None:

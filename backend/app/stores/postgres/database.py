@@ -40,8 +40,6 @@ Row = tuple[Any, ...]
 Execute = Callable[[str, Mapping[str, object]], Awaitable[Sequence[Row]]]
 """Runs a statement of a transaction and returns its rows."""
 
-T = TypeVar("T")
-
 
 class PostgresDatabase:
     """A store's handle on a database; connections are opened at the first statement, in the loop that asks.
