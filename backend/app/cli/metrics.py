@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from app.cli.session import JsonOption, Session, session_of
 
 if TYPE_CHECKING:
-    from app.stores.gauges import LedgerReading
+    from app.stores.archive.ledger import ArchiveLedger
 
 __all__ = ["group"]
+
+T = TypeVar("T")
 
 group = typer.Typer(name="metrics", help="Metrics of the ledger, for Prometheus.", no_args_is_help=True)
 
@@ -48,10 +51,11 @@ def serve(
     from prometheus_client import CollectorRegistry
 
     from app.exposition import expose
-    from app.stores.gauges import LedgerCollector, read_ledger
+    from app.stores.gauges import LedgerCollector, OffloadCollector, read_ledger, read_offload
 
     session = session_of(ctx)
     store = session.budget()
+    offloads = _offloads(session)
 
     async def serving() -> None:
         loop = asyncio.get_running_loop()
@@ -59,15 +63,18 @@ def serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ended.set)
 
-        def read() -> LedgerReading:
-            reading = asyncio.run_coroutine_threadsafe(read_ledger(store, scopes=scope, tenant_id=session.tenant), loop)
+        def waited_for(reading: Coroutine[Any, Any, T]) -> T:
+            result = asyncio.run_coroutine_threadsafe(reading, loop)
             try:
-                return reading.result(READ_TIMEOUT_S)
+                return result.result(READ_TIMEOUT_S)
             finally:
-                reading.cancel()
+                result.cancel()
 
         registry = CollectorRegistry()
-        registry.register(LedgerCollector(read))
+        registry.register(
+            LedgerCollector(lambda: waited_for(read_ledger(store, scopes=scope, tenant_id=session.tenant)))
+        )
+        registry.register(OffloadCollector(lambda: None if offloads is None else waited_for(read_offload(offloads))))
         exposed = await asyncio.to_thread(expose, host=host, port=port, registry=registry)
         session.note(f"metrics of the ledger at {exposed.url} (Ctrl-C ends it)")
         try:
@@ -75,6 +82,8 @@ def serve(
         finally:
             # In a thread: it waits for a scrape under way, which needs this loop.
             await asyncio.to_thread(exposed.close)
+            if offloads is not None:
+                await offloads.close()
 
     session.execute(serving)
 
@@ -93,14 +102,43 @@ def write(
     from prometheus_client import CollectorRegistry
 
     from app.exposition import write_textfile
-    from app.stores.gauges import LedgerCollector, read_ledger
+    from app.stores.gauges import (
+        LedgerCollector,
+        LedgerReading,
+        OffloadCollector,
+        OffloadReading,
+        read_ledger,
+        read_offload,
+    )
 
     session = session_of(ctx)
-    reading = session.execute(lambda: read_ledger(session.budget(), scopes=scope, tenant_id=session.tenant))
+    offloads = _offloads(session)
+
+    async def read() -> tuple[LedgerReading, OffloadReading | None]:
+        ledger = await read_ledger(session.budget(), scopes=scope, tenant_id=session.tenant)
+        if offloads is None:
+            return ledger, None
+        try:
+            return ledger, await read_offload(offloads)
+        finally:
+            await offloads.close()
+
+    ledger, offload = session.execute(read)
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(lambda: reading))
+    registry.register(LedgerCollector(lambda: ledger))
+    registry.register(OffloadCollector(lambda: offload))
     write_textfile(path, registry=registry)
     session.note(f"written to {path}")
+
+
+def _offloads(session: Session) -> ArchiveLedger | None:
+    """Return where the jobs on the archive are noted; None where no archive is configured."""
+    from app.stores.archive.choice import open_ledger
+
+    settings = session.settings
+    if settings.nova_archive_dir is None and settings.r2_bucket is None:
+        return None
+    return open_ledger(settings)
 
 
 @group.command("reconcile")

@@ -18,12 +18,24 @@ from app.stores.names import DEFAULT_TENANT
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from app.stores.archive.ledger import ArchiveLedger
     from app.stores.budget.contract import BudgetStore, WindowUsage
 
-__all__ = ["MAX_SCOPES", "LedgerCollector", "LedgerReading", "read_ledger"]
+__all__ = [
+    "MAX_SCOPES",
+    "LedgerCollector",
+    "LedgerReading",
+    "OffloadCollector",
+    "OffloadReading",
+    "read_ledger",
+    "read_offload",
+]
 
 MAX_SCOPES: Final = 50
 """How many scopes become labels at most: their names are made up by users, and each is a time series for ever."""
+
+JOBS_READ: Final = 50
+"""How many of the latest jobs on the archive are looked through for the last offload that succeeded."""
 
 ALL_SPENDING: Final = "tenant"
 """The scope that every call names."""
@@ -56,7 +68,7 @@ async def read_ledger(
         left_out = max(0, len(others) - (MAX_SCOPES - 1))
         wanted += others[: MAX_SCOPES - 1]
     usage: list[WindowUsage] = []
-    for scope in wanted[:MAX_SCOPES]:
+    for scope in wanted:
         usage += await store.usage(scope, tenant_id=tenant_id)
     return LedgerReading(usage=tuple(usage), left_out=left_out)
 
@@ -106,3 +118,63 @@ class LedgerCollector:
                 if amount is not None:
                     family.add_metric((usage.scope, usage.window), float(microcents_to_cents(amount)))
         return [up, left_out, *families.values()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadReading:
+    """What the offload of old runs left behind.
+
+    Attributes:
+        last_success_s: when a job last did its work, in seconds since 1970; None where none ever did.
+        unverified: objects and runs that the last job found to be not what they should be.
+    """
+
+    last_success_s: float | None
+    unverified: int
+
+
+async def read_offload(ledger: ArchiveLedger) -> OffloadReading:
+    """Read how the latest offloads ended: a success is one that did its work, even if not all of it."""
+    ended = [job for job in await ledger.jobs(limit=JOBS_READ) if job.verb == "offload" and job.ended_ms is not None]
+    succeeded = [
+        job.ended_ms / 1000 for job in ended if job.outcome in {"done", "partial"} and job.ended_ms is not None
+    ]
+    report = ended[0].report or {} if ended else {}
+    found = (report.get(name) for name in ("verify_failures", "corrupt_runs", "lost_runs"))
+    unverified = sum(
+        each if isinstance(each, int) else len(each) for each in found if isinstance(each, int | list | tuple)
+    )
+    return OffloadReading(last_success_s=max(succeeded, default=None), unverified=unverified)
+
+
+class OffloadCollector:
+    """The offload as gauges; one that cannot be read is left out, so that its alert on absence fires.
+
+    Args:
+        read: as for :class:`LedgerCollector`; None where there is no archive.
+    """
+
+    def __init__(self, read: Callable[[], OffloadReading | None]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, as :meth:`LedgerCollector.describe`."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the gauges."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        try:
+            reading = self._read()
+        except (NovaError, OSError, TimeoutError):
+            reading = None
+        if reading is None:
+            return []
+        unverified = GaugeMetricFamily("nova_offload_unverified", "What the last offload found not to be as it should.")
+        unverified.add_metric((), reading.unverified)
+        if reading.last_success_s is None:
+            return [unverified]
+        last = GaugeMetricFamily("nova_offload_last_success_timestamp_seconds", "When an offload last did its work.")
+        last.add_metric((), reading.last_success_s)
+        return [unverified, last]

@@ -146,6 +146,8 @@ def show_at_zero(provider: str, model: str) -> None:
     families.cost_cents.labels(provider, model)
     for token_type in ("input", "output"):
         families.tokens.labels(provider, model, token_type)
+    for quantity in ("tokens", "cost"):
+        families.unknown.labels(provider, model, quantity)
     for status in get_args(Status):
         families.invocations.labels(provider, model, status)
 

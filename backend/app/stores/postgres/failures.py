@@ -9,7 +9,7 @@ from app.errors import NovaError, StoreDamagedError, StoreUnavailableError
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["is_connection_loss", "is_transient_conflict", "translated"]
+__all__ = ["is_connection_loss", "is_refused_login", "is_transient_conflict", "translated"]
 
 _DAMAGED: Final = {
     "42P01": "lacks a table of Nova's. Run `nova db migrate`, or correct the search_path",
@@ -62,6 +62,11 @@ _AT_CONNECTION: Final = (
     ("not accept any more connections", "57P03"),
 )
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05"})
+
+
+def is_refused_login(error: psycopg.Error) -> bool:
+    """Whether the server refused the user or the password."""
+    return _state_of(error) in {"28000", "28P01"}
 
 
 def translated(error: psycopg.Error, *, database: str, unavailable: type[StoreUnavailableError]) -> NovaError:

@@ -18,8 +18,9 @@ from typing import Final
 
 import psycopg
 
-from app.credentials import CredentialSource
+from app.credentials import Credential, CredentialSource, instead_of
 from app.stores.postgres.address import parse_address
+from app.stores.postgres.failures import is_refused_login
 
 __all__ = ["Connection", "Pool"]
 
@@ -29,22 +30,27 @@ _IDLE_S: Final = 240.0
 """Neon lets a computer sleep after 300 s, and firewalls forget a connection in about as long."""
 
 _LIFE_S: Final = 1800.0
-"""After so long a connection is made anew, so that a rotated credential, or another primary, comes into use."""
+"""After so long a connection is made anew, so that another primary comes into use."""
 
 
 @dataclass(slots=True)
 class _Idle:
     connection: Connection
     opened: float
+    version: str
     since: float
 
 
 @dataclass(slots=True)
 class Lent:
-    """A connection that somebody uses. ``reused``: it was idle before, so its server may have left it meanwhile."""
+    """A connection that somebody uses. ``reused``: it was idle before, so its server may have left it meanwhile.
+
+    ``version`` is that of the credential which it was opened with.
+    """
 
     connection: Connection
     opened: float
+    version: str
     reused: bool
 
 
@@ -87,26 +93,41 @@ class Pool:
     def _taken_out(self) -> Lent | None:
         """Return the idle connection that was used last and is not known to be dead."""
         now = time.monotonic()
+        version = self._source().version
         while self._idle:
             idle = self._idle.pop()
-            if now - idle.since < _IDLE_S and now - idle.opened < _LIFE_S and _is_alive(idle.connection):
-                return Lent(idle.connection, idle.opened, reused=True)
+            young = now - idle.since < _IDLE_S and now - idle.opened < _LIFE_S
+            if young and idle.version == version and _is_alive(idle.connection):
+                return Lent(idle.connection, idle.opened, version, reused=True)
             idle.connection.pgconn.finish()
         return None
 
     async def _opened(self) -> Lent:
-        address = parse_address(self._source().reveal())
+        credential = self._source()
+        try:
+            return await self._opened_with(credential)
+        except psycopg.OperationalError as error:
+            if not is_refused_login(error):
+                raise
+            # It was rotated, here or at the server first. In a thread: it may ask Vault.
+            another = await asyncio.to_thread(instead_of, self._source, credential)
+            if another is None:
+                raise
+        return await self._opened_with(another)
+
+    async def _opened_with(self, credential: Credential) -> Lent:
+        address = parse_address(credential.reveal())
         connection = await psycopg.AsyncConnection.connect(
             address.conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
         )
-        return Lent(connection, time.monotonic(), reused=False)
+        return Lent(connection, time.monotonic(), credential.version, reused=False)
 
     async def _take_back(self, lent: Lent) -> None:
         status = lent.connection.pgconn.transaction_status
         if self._closed or lent.connection.closed or status != psycopg.pq.TransactionStatus.IDLE:
             await lent.connection.close()
             return
-        self._idle.append(_Idle(lent.connection, lent.opened, since=time.monotonic()))
+        self._idle.append(_Idle(lent.connection, lent.opened, lent.version, since=time.monotonic()))
         # The one that lay longest: nobody will take it out before it is too old.
         if time.monotonic() - self._idle[0].since >= _IDLE_S:
             await self._idle.popleft().connection.close()
