@@ -1,9 +1,9 @@
 """Reserving and settling four scopes on Redis beside a script of one HINCRBY, and what holds take in memory.
 
 A call in four scopes, two of them limited, writes a hold and twelve counters when it is reserved, and again when it is
-settled. Bare means one EVALSHA of ``return redis.call('HINCRBY', ...)`` through the same connections to the same server,
-with the same persistence. All sides take turns at every call; figures are medians of rounds with the lowest and the
-highest, ratios are taken within a round.
+settled. Bare means one EVALSHA of ``return redis.call('HINCRBY', ...)`` through the same connections to the same
+server, with the same persistence. All sides take turns at every call; figures are medians of rounds with the lowest and
+the highest, ratios are taken within a round.
 
 Run it with ``python benchmarks/redis_verbs.py [--rounds N] [--calls N] [--fsync always|everysec|no]``; ``--json``
 prints the figures for programs. ``REDIS_URL`` names another server than the one that it starts; that one is emptied.
