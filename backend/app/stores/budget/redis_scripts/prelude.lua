@@ -266,6 +266,7 @@ end
 local function fold(id, hold)
   if hold.charged > 0 then
     add(fields_of_hold(hold), 0, 0, { 0, 0, hold.charged })
+    if damaged then return end
   end
   call('DEL', HOLD .. id)
   call('ZREM', IDS, id)
@@ -280,9 +281,14 @@ local function fold_entry(id)
     damaged = 'an adjustment'
     return
   end
+  local fields, charged = {}, {}
   for window, amount in string.gmatch(amounts, '(%S+) (%-?%d+)') do
-    add({ scope .. '\n' .. window }, 0, 0, { 0, 0, tonumber(amount) })
+    fields[#fields + 1], charged[#charged + 1] = scope .. '\n' .. window, tonumber(amount)
   end
+  -- All are read before one is written: an entry is folded whole, or not at all.
+  read_parts(fields)
+  if damaged then return end
+  for i, field in ipairs(fields) do add({ field }, 0, 0, { 0, 0, charged[i] }) end
   call('HDEL', ENTRIES, 'u' .. id)
   journal({ 'eu' .. id })
 end
