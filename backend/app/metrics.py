@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from prometheus_client import CollectorRegistry, Counter, Histogram
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 __all__ = [
     "UNCERTAIN_REASONS",
@@ -76,6 +76,9 @@ class GuardMetrics:
         takeovers: idempotency keys that were begun again after a crash, a failure or a lost lease.
         lease_losses: of runs and of keys, seen by whoever lost one.
         checkpoint: how long a verb of the checkpoint store took, failed ones included.
+        circuit_refusals: calls that were not made because those before them had failed.
+        throttled_seconds: how long calls waited for their turn.
+        in_flight: calls that are under way now, where they are limited.
     """
 
     retries: Counter
@@ -89,6 +92,9 @@ class GuardMetrics:
     takeovers: Counter
     lease_losses: Counter
     checkpoint: Histogram
+    circuit_refusals: Counter
+    throttled_seconds: Counter
+    in_flight: Gauge
 
 
 def llm_metrics() -> LLMMetrics:
@@ -198,7 +204,7 @@ def build_llm_metrics(registry: CollectorRegistry) -> LLMMetrics:
 
 def build_guard_metrics(registry: CollectorRegistry) -> GuardMetrics:
     """Build the families of guards and stores in a registry; those whose labels are known are there at zero."""
-    from prometheus_client import Counter, Histogram
+    from prometheus_client import Counter, Gauge, Histogram
 
     def counter(name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=registry)
@@ -222,6 +228,13 @@ def build_guard_metrics(registry: CollectorRegistry) -> GuardMetrics:
             ("verb",),
             buckets=_CHECKPOINT_BUCKETS_S,
             registry=registry,
+        ),
+        circuit_refusals=counter(
+            "nova_llm_circuit_refusals", "Calls not made because those before them had failed.", "provider"
+        ),
+        throttled_seconds=counter("nova_llm_throttled_seconds", "How long calls waited for their turn.", "provider"),
+        in_flight=Gauge(
+            "nova_llm_in_flight", "Calls under way now, where they are limited.", ("provider",), registry=registry
         ),
     )
     for window in ("total", "month", "day", "hour", "unbounded", "stopped"):

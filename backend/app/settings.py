@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     openai_default_model: str | None = None
     anthropic_base_url: str | None = None
     openai_base_url: str | None = None
+    llm_fallback: str | None = None
+    llm_breaker_failures: int = Field(default=10, ge=0)
+    llm_breaker_open_s: float = Field(default=30.0, gt=0)
+    llm_max_concurrency: int | None = Field(default=None, ge=1)
+    llm_max_rpm: int | None = Field(default=None, ge=1)
 
     nova_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     nova_metrics_host: str = "127.0.0.1"

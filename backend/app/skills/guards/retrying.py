@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from app.errors import InvalidInputError, LLMError
 from app.metrics import guard_metrics
@@ -14,6 +15,9 @@ from app.skills.guards.wrapper import Clock, Deadline, Guard, Sleep, closing_str
 from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse, Prompt, StreamEvent
 
 __all__ = ["RetryPolicy", "RetryingAdapter"]
+
+_FOR_ANOTHER: Final = frozenset({"ERR_LLM_CIRCUIT_OPEN"})
+"""What is not waited for here, because another adapter may be there: the caller may try again later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +140,7 @@ class RetryingAdapter(Guard):
 
     def _pause_s(self, error: LLMError, attempt: int, deadline: Deadline) -> float | None:
         """Return how long to wait before the next attempt, or None where there is to be none."""
-        if not error.retryable or attempt >= self._policy.max_attempts:
+        if not error.retryable or attempt >= self._policy.max_attempts or error.code in _FOR_ANOTHER:
             return None
         pause_s = self._policy.backoff_s(attempt, self._random_share())
         if error.retry_after is not None:

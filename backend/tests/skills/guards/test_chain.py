@@ -28,11 +28,14 @@ from app.settings import Settings
 from app.skills.adapters.stub_adapter import StubAdapter
 from app.skills.adapters.stub_script import StubFault
 from app.skills.guards import (
+    BreakingAdapter,
     BudgetedAdapter,
     FallbackAdapter,
     IdempotentAdapter,
     RetryingAdapter,
     RetryPolicy,
+    ThrottledAdapter,
+    ThrottlePolicy,
     get_guarded_adapter,
 )
 from app.skills.guards.recording import decode_response, fingerprint
@@ -491,16 +494,18 @@ async def _interleave(tasks: list[tuple[str, int, int | None, bool]], *, limit: 
 
 
 def test_the_guards_are_in_this_order() -> None:
-    """Idempotent around fallback around retry around budget around the adapter."""
+    """Idempotent around fallback around retry around the limits, the breaker and the budget around the adapter."""
     first, second = ScriptedAdapter(), ScriptedAdapter()
 
-    guard: Any = chain(first, InMemoryBudgetStore(), fallbacks=[second])
+    guard: Any = chain(first, InMemoryBudgetStore(), fallbacks=[second], throttle=ThrottlePolicy(concurrency=1))
 
     assert isinstance(guard, IdempotentAdapter)
     assert isinstance(guard.inner, FallbackAdapter)
     assert isinstance(guard.inner.inner, RetryingAdapter)
-    assert isinstance(guard.inner.inner.inner, BudgetedAdapter)
-    assert guard.inner.inner.inner.inner is first
+    assert isinstance(guard.inner.inner.inner, ThrottledAdapter)
+    assert isinstance(guard.inner.inner.inner.inner, BreakingAdapter)
+    assert isinstance(guard.inner.inner.inner.inner.inner, BudgetedAdapter)
+    assert guard.inner.inner.inner.inner.inner.inner is first
     assert (guard.adapter_id, guard.default_model) == ("stub", "stub-1")
 
 
