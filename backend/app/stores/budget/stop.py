@@ -25,7 +25,9 @@ _PATIENCE_S: Final = 5.0
 """How long calls go on without an answer."""
 
 _READ_S: Final = 1.0
-"""How long one question may take."""
+"""How long one question may take. The first one, behind which there is no answer to go on with, may take as long as the
+store lets it: it loads a driver and opens a connection, which takes more than this on a busy machine.
+"""
 
 
 class GlobalStop:
@@ -58,10 +60,12 @@ class GlobalStop:
     async def _ask(self, now: float) -> None:
         # Several tasks may ask at the same time; each answer is true, and the one that was asked for last is kept.
         try:
-            async with asyncio.timeout(_READ_S):
+            async with asyncio.timeout(None if self._asked_at is None else _READ_S):
                 answer = await self._read(tenant_id=None)
         except (BudgetStoreUnavailableError, TimeoutError) as error:
-            if self._asked_at is None or self._clock() - self._asked_at >= _PATIENCE_S:
+            if self._asked_at is None:
+                raise  # the store's own words say what to do
+            if self._clock() - self._asked_at >= _PATIENCE_S:
                 raise BudgetStoreUnavailableError(
                     "it is not known whether an emergency stop is in force: the budget store could not be asked for "
                     f"{_PATIENCE_S:.0f} s. No call is made until it answers; nothing was changed"

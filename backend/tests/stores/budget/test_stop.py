@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,12 +22,15 @@ class Switch:
     def __init__(self) -> None:
         self.answer: Stopped | None = None
         self.down = False
+        self.slow = False
         self.asked = 0
 
     async def stopped(self, *, tenant_id: str | None) -> Stopped | None:
         """Answer as told."""
         assert tenant_id is None
         self.asked += 1
+        if self.slow:
+            await asyncio.sleep(0)
         if self.down:
             raise BudgetStoreUnavailableError("down")
         return self.answer
@@ -130,3 +134,19 @@ def test_all_callers_of_a_store_share_one() -> None:
 
     assert global_stop(store) is global_stop(store)
     assert global_stop(store) is not global_stop(other)
+
+
+async def test_the_first_question_may_take_its_time(
+    stop: GlobalStop, switch: Switch, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens a connection; the later ones may not hold a call up, which goes on with the answer that is known."""
+    monkeypatch.setattr("app.stores.budget.stop._READ_S", 0.0)
+    switch.slow = True
+    await stop.check()
+    switch.answer = STOP
+    time.now += 1.0
+
+    await stop.check()
+    switch.slow = False
+    with pytest.raises(BudgetStoppedError):
+        await stop.check()
