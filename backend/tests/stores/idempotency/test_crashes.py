@@ -20,7 +20,9 @@ def start(place: str, notes: Path, keys: int, seed: int) -> subprocess.Popen[byt
 
 
 @pytest.mark.parametrize(
-    ("kills", "keys"), [pytest.param(6, 300), pytest.param(300, 10_000, marks=pytest.mark.soak)], ids=["some", "many"]
+    ("kills", "keys"),
+    [pytest.param(6, 300), pytest.param(300, 10_000, marks=[pytest.mark.soak, pytest.mark.timeout(3_600)])],
+    ids=["some", "many"],
 )
 def test_an_acknowledged_result_is_everybodys(tmp_path: Path, place: str, kills: int, keys: int) -> None:
     """Workers are killed at random moments; every key ends with one result, the one that was ever told of it."""
