@@ -12,8 +12,9 @@ from typing import Final, cast
 from app.money import Microcents
 from app.skills.guards.recording import decode_response, encode_response, fingerprint
 from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig, LLMResponse, Prompt, Schema
-from app.stores.budget.contract import BudgetStore, HoldState
+from app.stores.budget.contract import BudgetStore, HoldState, Limit
 from app.stores.checkpoint.codec import JsonValue, canonical_json, parse_json
+from app.workflow.policies import set_once
 
 __all__ = ["StepCalls", "read_response", "recorded_cost", "request_fingerprint", "response_json"]
 
@@ -29,6 +30,7 @@ class StepCalls:
         context: the step: its key, and on whose behalf it calls. The key of each call begins with the step's, and its
             scopes are charged by all of them.
         time_left: how long the run may still take, None without a deadline.
+        limit: the most that the step may spend in all; None where only its run limits it.
         resumed: whether an earlier process may have called for this step.
     """
 
@@ -40,11 +42,13 @@ class StepCalls:
         context: CallContext,
         time_left: Callable[[], timedelta | None],
         resumed: bool,
+        limit: Microcents | None = None,
     ) -> None:
         self._adapter = adapter
         self._budget = budget
         self._context = context
         self._time_left = time_left
+        self._limit = limit
         self._asked: Counter[str] = Counter()
         self._responses: dict[str, LLMResponse] = {}
         self._called = False
@@ -98,7 +102,7 @@ class StepCalls:
         context = replace(
             self._context,
             idempotency_key=key,
-            scopes=(*self._context.scopes, *scopes),
+            scopes=(*self._context.scopes, *scopes, *await self._own_scope()),
             deadline=self._time_left(),
         )
         self._called = True
@@ -112,6 +116,16 @@ class StepCalls:
             self._was_billed_before = True
         self._responses[key] = response
         return response
+
+    async def _own_scope(self) -> tuple[str, ...]:
+        """Return the scope of a step that has a limit, which is set before its first call; else nothing."""
+        if self._limit is None or self._budget is None:
+            return ()
+        scope = f"step:{self._key}"
+        if not self._called:
+            limit = Limit(scope=scope, window="total", amount=self._limit)
+            await set_once(self._budget, limit, tenant_id=self._context.tenant_id)
+        return (scope,)
 
     async def _lost_cost(self) -> Microcents:
         """Return what was billed for this step beside the responses that it has now.

@@ -42,7 +42,7 @@ from app.workflow.execution import Execution, RunOutcome
 from app.workflow.inputs import StartRecord, input_parts, read_inputs
 from app.workflow.listener import RunListener
 from app.workflow.parts import RunParts
-from app.workflow.policies import RunLimits
+from app.workflow.policies import NO_POLICY, RunLimits, SpendPolicy
 from app.workflow.run import Run
 from app.workflow.steps import StepContext
 from app.workflow.stop import Stop, StopCause
@@ -106,6 +106,7 @@ class Runner:
         listener: is told what happens.
         holder: who holds the leases: this process.
         tenant_id: whose runs.
+        policy: what steps, runs, agents and the tenant may spend; set as limits where there are none yet.
         lease: how long a run stays this process's without a sign of life; a sign is given every third of it.
         clock, sleep, random: the time in UTC, waiting between retries in seconds, and a number from 0 to 1.
     """
@@ -122,6 +123,7 @@ class Runner:
         listener: RunListener | None = None,
         holder: Holder | None = None,
         tenant_id: str = DEFAULT_TENANT,
+        policy: SpendPolicy = NO_POLICY,
         lease: timedelta = DEFAULT_LEASE,
         clock: Callable[[], datetime] = utc_now,
         sleep: Sleep = asyncio.sleep,
@@ -137,6 +139,7 @@ class Runner:
         self._listener = listener or RunListener()
         self._holder = holder or Holder.current()
         self._tenant_id = tenant_id
+        self._policy = policy
         self._lease = lease
         self._clock = clock
         self._sleep = sleep
@@ -161,7 +164,8 @@ class Runner:
             workflow: what to run.
             inputs: its inputs by name; those with a default may be left out.
             run_id: unique per tenant; None makes a new one.
-            budget: the most that the run may spend over its whole life, in microcents. It becomes the limit of the
+            budget: the most that the run may spend over its whole life, in microcents; None: what the policy gives a
+                run. It becomes the limit of the
                 scope ``run:<run_id>``, in place of any that was set before. What a deleted run of the same id has
                 spent stays counted there.
             deadline: how long it may take from now on.
@@ -175,7 +179,10 @@ class Runner:
             ConfigurationError: a budget, but no store for it.
             LeaseLostError, StoreError, WorkflowChangedError: see :meth:`Execution.conduct`.
         """
-        if budget is not None and self._budget is None:
+        budget = self._policy.run if budget is None else budget
+        if self._budget is not None:
+            await self._policy.apply(self._budget, tenant_id=self._tenant_id)
+        elif budget is not None or self._policy != NO_POLICY:
             raise ConfigurationError("a run with a budget needs a budget store: pass budget= to the Runner")
         given = workflow.bind(inputs or {})
         limits = RunLimits(budget=budget, deadline_at=None if deadline is None else self._clock() + deadline)
@@ -362,6 +369,7 @@ class Runner:
                 sleep=self._sleep,
                 random=self._random,
                 allow_changed=allow_changed,
+                policy=self._policy,
             )
         )
         return Execution(

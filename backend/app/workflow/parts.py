@@ -11,6 +11,7 @@ from app.skills.llm_invoke_v2 import LLMAdapter
 from app.stores.budget.contract import BudgetStore
 from app.stores.checkpoint.contract import Step
 from app.workflow.listener import RunListener
+from app.workflow.policies import NO_POLICY, SpendPolicy
 from app.workflow.stop import Stop
 from app.workflow.writer import RunWriter, Sleep
 
@@ -52,6 +53,7 @@ class RunParts:
         resumed: whether the run was begun by an earlier process, or claim.
         time_left: until the deadline; None without one.
         random: a number from 0 to 1, for jitter.
+        policy: what may be spent by role.
     """
 
     run_id: str
@@ -67,3 +69,4 @@ class RunParts:
     sleep: Sleep
     random: Callable[[], float]
     allow_changed: bool
+    policy: SpendPolicy = NO_POLICY

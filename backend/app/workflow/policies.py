@@ -5,27 +5,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from app.errors import InvalidInputError, LLMError, NovaError
 from app.money import Microcents, check_amount
+from app.stores.budget.checks import check_window
+from app.stores.budget.contract import Limit, Window
+from app.stores.names import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from app.stores.budget.contract import BudgetStore
     from app.stores.budget.memory import InMemoryBudgetStore
     from app.stores.budget.redis import RedisBudgetStore
 
 __all__ = [
+    "NO_POLICY",
     "NO_RETRY",
     "InMemoryBudgetStore",
     "RedisBudgetStore",
     "Retries",
     "RetryPolicy",
     "RunLimits",
+    "SpendPolicy",
+    "agent_scope",
     "retry_policy",
+    "set_once",
 ]
 
 
@@ -55,6 +63,78 @@ class RunLimits:
     def time_left(self, now: datetime) -> timedelta | None:
         """Return how long the run may still take, negative where it is late; None where there is no deadline."""
         return None if self.deadline_at is None else self.deadline_at - now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendPolicy:
+    """What may be spent by role, in microcents; handed to the ``Runner``, and kept as limits of the budget store.
+
+    A limit is set where its scope has none yet and has spent nothing, and never again: what somebody sets or removes
+    later holds (``nova budget set``). A call is held to all of them at once, in one step of the store; the error of a
+    refused one names the scope and window that was in the way.
+
+    Attributes:
+        step: the most that each step of a run may spend in all of its attempts; None where only its run limits it.
+        run: the budget of a run that is started without one.
+        agents: by the name of an agent, the most in each window; a call names its agent by ``agent_scope(name)``.
+        tenant: the most that all calls of the tenant may spend in each window.
+    """
+
+    step: Microcents | None = None
+    run: Microcents | None = None
+    agents: Mapping[str, Mapping[Window, Microcents]] = field(default_factory=dict)
+    tenant: Mapping[Window, Microcents] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no store would keep.
+
+        Raises:
+            InvalidInputError: an amount, window or name that cannot be a limit's.
+        """
+        for what, amount in (("a step", self.step), ("a run", self.run)):
+            if amount is not None:
+                check_amount(amount, what=f"the limit of {what}")
+        for limit in self.limits:
+            check_name(limit.scope, what="scope")
+            check_window(limit.window)
+            check_amount(limit.amount, what=f"the limit of {limit.scope!r}")
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits that do not belong to one run: those of the tenant and of agents."""
+        roles = [("tenant", self.tenant), *((agent_scope(name), windows) for name, windows in self.agents.items())]
+        return tuple(
+            Limit(scope=scope, window=window, amount=amount)
+            for scope, windows in roles
+            for window, amount in windows.items()
+        )
+
+    async def apply(self, budget: BudgetStore, *, tenant_id: str) -> None:
+        """Set the limits of the tenant and of agents where they are not set yet; again is a no-op."""
+        for limit in self.limits:
+            await set_once(budget, limit, tenant_id=tenant_id)
+
+
+NO_POLICY: Final = SpendPolicy()
+"""Nothing is limited but by what somebody sets."""
+
+
+def agent_scope(name: str) -> str:
+    """Return the scope in which an agent's calls are counted, for ``scopes=`` of a call."""
+    return f"agent:{name}"
+
+
+async def set_once(budget: BudgetStore, limit: Limit, *, tenant_id: str) -> None:
+    """Set a limit in a window that has none, unless something was spent or held there: then somebody removed it."""
+    if limit.window == "hour":
+        # Hours are counted only while they are limited, so what was spent says nothing.
+        if not any(each.window == "hour" for each in await budget.limits(scope=limit.scope, tenant_id=tenant_id)):
+            await budget.set_limit(limit.scope, limit.amount, window="hour", tenant_id=tenant_id)
+        return
+    total, *others = await budget.usage(limit.scope, tenant_id=tenant_id)
+    found = next(each for each in (total, *others) if each.window == limit.window)
+    if found.limit is None and total.spent == total.held == 0:
+        await budget.set_limit(limit.scope, limit.amount, window=limit.window, tenant_id=tenant_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -439,6 +439,7 @@ class Run:
             time_left=self._parts.time_left,
             budget=self._parts.budget,
             resumed=self._parts.resumed,
+            limit=self._parts.policy.step,
         )
 
     def _context(self, step_id: str, work: _Work[T], calls: StepCalls, attempt: int) -> StepContext:
