@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.errors import (
     ArchiveUnavailableError,
@@ -146,8 +147,13 @@ class Campaign:
 
     async def _read_all_the_time(self, archive: FaultyArchive | None) -> None:
         """Load runs while jobs work: a reader gets the run as it was recorded; through a bad line perhaps an error."""
-        world = self._world
-        store = world.make_store(archive)
+        store = self._world.make_store(archive)
+        try:
+            await self._read_with(store, archive)
+        finally:
+            await store.close()
+
+    async def _read_with(self, store: Any, archive: FaultyArchive | None) -> None:
         while self._working:
             key = self._generator.choice(sorted(self._expected))
             try:
@@ -223,7 +229,7 @@ class Campaign:
         for tenant_id, run_id in self._deleted:
             assert await world.store.load(run_id, tenant_id=tenant_id) is None, f"{run_id} came back"
         rows = await world.ledger.segments(states=("live", "adopted", "suspect"))
-        there = {key for key in world.objects.objects if key.startswith(keys.SEGMENTS)}
+        there = {info.key async for info in world.objects.list(keys.SEGMENTS)}
         assert {row.object_key for row in rows} == there, "orphans, or segments without an object"
         assert sum(row.live_runs for row in rows) == len(self._expected), "a run without a copy, or with two"
         assert all(row.state == "live" for row in rows)

@@ -216,7 +216,7 @@ async def damage(world: World, kind: str) -> str:
         flipped = bytearray(data)
         flipped[placed.entry.offset + 20] ^= 1
         world.objects.objects[key] = bytes(flipped)
-    return key
+    return str(key)
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut", "flipped"])

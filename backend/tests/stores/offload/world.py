@@ -54,7 +54,7 @@ class World:
 
     place: Path | Database
     clock: FakeClock = field(default_factory=FakeClock)
-    objects: MemoryArchive = field(default_factory=MemoryArchive)
+    objects: Any = field(default_factory=MemoryArchive)
     archive: ObjectStore = field(init=False)
 
     def __post_init__(self) -> None:
