@@ -6,9 +6,9 @@ import os
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from app.cli.archive_checks import archive_finding
 from app.cli.configuration import STORE_KINDS, for_command_line
 from app.cli.exits import ExitCode, explain
 from app.cli.finding import Finding
@@ -45,7 +45,7 @@ def examine(session: Session) -> Iterator[Finding]:
     yield from redis_findings(session)
     yield _language_model(session)
     yield _prices(session)
-    yield _archive(library)
+    yield archive_finding(session)
 
 
 def _environment(settings: Settings) -> Finding:
@@ -263,12 +263,6 @@ def _prices(session: Session) -> Finding:
         why=f"{choice.default_model} has no price: refused where a limit applies, unless NOVA_UNKNOWN_PRICE permits it",
         remedy="give it a price in NOVA_PRICES_FILE",
     )
-
-
-def _archive(settings: Settings) -> Finding:
-    place: Path | str | None = settings.nova_archive_dir or settings.r2_endpoint
-    why = "set, but not used by this version yet" if place else "nothing is set; runs stay in the database"
-    return Finding(part="archive", state="ok", in_force="none", why=why)
 
 
 def _problem(part: str, in_force: str, error: NovaError, *, library: str | None = None) -> Finding:

@@ -24,7 +24,13 @@ def loaded() -> None:
     from app.settings import load_settings
     from app.skills.pricing import PriceBook
 
-    for name in ("app.cli.conduct", "app.skills.adapters.stub_adapter", "app.workflow.flow"):
+    for name in (
+        "app.cli.conduct",
+        "app.stores.offload.command",
+        "app.stores.archive.directory",
+        "app.skills.adapters.stub_adapter",
+        "app.workflow.flow",
+    ):
         import_module(name)
     load_settings()
     llm_metrics()

@@ -187,3 +187,21 @@ def test_no_secret_is_shown(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None
     document = nova("doctor", "--json", env={"LLM_ADAPTER": "claude"})
 
     assert "hush" not in table.out + table.err + document.out + document.err
+
+
+def test_the_archive_is_asked_and_the_last_job_is_told(nova: Nova, tmp_path: Path) -> None:
+    """Nothing set, a directory without and with a job, half of R2, and the archive of another database."""
+    env = {"NOVA_ARCHIVE_DIR": str(tmp_path / "archive")}
+
+    def archive(*arguments: str, **variables: str) -> Any:
+        return parts(nova(*arguments, "doctor", "--json", env=variables).json)["archive"]
+
+    assert archive()["in_force"] == "none"
+    assert "no offload has run yet" in archive(**env)["why"]
+    nova("offload", "--older-than", "0", env=env).check()
+    assert "the last job (offload) ended done" in archive(**env)["why"]
+    assert archive(R2_BUCKET="b")["state"] == "problem"
+    nova("--data-dir", str(tmp_path / "other"), "runs", "list").check()
+    other = archive("--data-dir", str(tmp_path / "other"), **env)
+    assert (other["state"], "not the archive of this database" in other["why"]) == ("problem", True)
+    assert nova("--data-dir", str(tmp_path / "other"), "offload", "--older-than", "0", env=env).code == 6
