@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from app.cli import ask, budget, db, doctor, metrics, offload, prices, running, runs
+from app.cli import ask, budget, db, doctor, metrics, models, offload, prices, running, runs
 from app.cli.exits import Ended
 from app.cli.session import JsonOption, Session, session_of
 
@@ -93,6 +93,7 @@ app.command("run")(running.run)
 app.command("resume")(running.resume)
 app.command("ask")(ask.ask)
 app.command("prices")(prices.prices)
+app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command(
     "offload", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}

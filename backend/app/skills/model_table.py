@@ -253,6 +253,7 @@ FAMILIES: Final[dict[str, tuple[tuple[str, ModelFacts], ...]]] = {
         (r"gpt-5-pro", _gpt_5("gpt-5-pro", efforts=("high",))),
         (r"gpt-5(-|$)", _gpt_5("gpt-5", efforts=("minimal", *_LOW_TO_HIGH))),
         (r"gpt-5\.[1-3]-pro", _gpt_5("gpt-5.2-pro", efforts=("medium", "high", "xhigh"))),
+        (r"gpt-5\.5-pro", _gpt_5("gpt-5.5-pro", context=1_000_000, efforts=("medium", "high", "xhigh"))),
         (r"gpt-5\.\d+-pro", _gpt_5("gpt-5.4-pro", context=1_050_000, efforts=("medium", "high", "xhigh"))),
         (r"gpt-5\.\d+-(codex|cyber)", _gpt_5("gpt-5-codex", efforts=_TO_XHIGH)),
         (
@@ -305,6 +306,9 @@ FAMILIES: Final[dict[str, tuple[tuple[str, ModelFacts], ...]]] = {
             ),
         ),
         (r"gpt-6", _OPENAI.with_changes(family="gpt-6", context_tokens=1_050_000)),
+        (r"gpt-rosalind", _OPENAI.with_changes(family="gpt-rosalind")),
+        # Their price has more than text in it, so no call to them has a bound; images they read none.
+        (r"gpt-audio", _chat("gpt-audio", context=128_000, output=16_384, images=False, documents=False)),
         (r"codex-", _gpt_5("codex", context=200_000, efforts=_LOW_TO_HIGH)),
         (r"gpt-\d|o\d|chatgpt-", _OPENAI),
         (r"", _COMPATIBLE),

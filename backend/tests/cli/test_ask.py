@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +105,88 @@ def test_a_question_does_not_leave_its_handler_behind(nova: Nova) -> None:
     nova("ask", "Say hello to the ants").check()
 
     assert logging.getLogger("app").handlers == before
+
+
+PNG = bytes.fromhex("89504e470d0a1a0a") + b"rest"
+SCHEMA = '{"type": "object", "properties": {"good": {"type": "boolean"}}, "required": ["good"]}'
+
+
+def test_an_answer_can_be_an_object(nova: Nova, tmp_path: Path) -> None:
+    """It is JSON that satisfies the schema, as text and in the document."""
+    (tmp_path / "schema.json").write_text(SCHEMA)
+
+    text = nova("ask", "Is it good?", "--schema", str(tmp_path / "schema.json")).check().out
+    document = nova("ask", "Is it good?", "--schema", str(tmp_path / "schema.json"), "--json").check().json
+
+    assert json.loads(text) == document["output"]
+    assert isinstance(document["output"]["good"], bool)
+
+
+def test_an_answer_that_is_no_object_is_shown_charged_and_an_error(nova: Nova, tmp_path: Path) -> None:
+    """The command fails, with one document that has both, and says what to do."""
+    (tmp_path / "schema.json").write_text(SCHEMA)
+    asked = ("ask", "Is it good?", "--schema", str(tmp_path / "schema.json"), "--max-tokens", "2")
+
+    shown = nova(*asked)
+    document = nova(*asked, "--json")
+
+    assert (shown.code, document.code) == (40, 40)
+    assert shown.out.startswith('{"')
+    assert "raise --max-tokens" in shown.err
+    assert document.json["error"]["code"] == "ERR_LLM_INVALID_OUTPUT"
+    assert document.json["output"] is None
+    assert document.json["cost"]["microcents"] > 0
+
+
+def test_pictures_and_effort_are_part_of_the_question(nova: Nova, tmp_path: Path) -> None:
+    """A picture costs what one costs; effort brings tokens of reasoning."""
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "b").write_bytes(b"\xff\xd8\xff\xe0rest")
+
+    plain = nova("ask", "Look.", "--json").check().json
+    seen = (
+        nova("ask", "Look.", "--image", str(tmp_path / "a.png"), "--image", str(tmp_path / "b"), "--json").check().json
+    )
+    thought = nova("ask", "Look.", "--effort", "high", "--json").check().json
+
+    assert seen["input_tokens"] == plain["input_tokens"] + 2 * 64
+    assert thought["reasoning_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--image", "missing.png"], "cannot be read"),
+        (["--image", "text.txt"], "use PNG, JPEG, GIF or WebP"),
+        (["--image", "http://example.com/a.png"], "'http://example.com/a.png'"),
+        (["--schema", "text.txt"], "is not JSON"),
+        (["--schema", "list.json"], "not a JSON object"),
+        (["--schema", "array.json"], "must be of an object"),
+        (["--effort", "huge"], "reasoning_effort must be one of"),
+    ],
+)
+def test_what_cannot_be_asked_with(
+    nova: Nova, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    """It is invalid and free, and says what to give instead."""
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "array.json").write_text('{"type": "array"}')
+    monkeypatch.chdir(tmp_path)
+
+    refused = nova("ask", "Look.", *arguments)
+
+    assert (refused.code, refused.out) == (4, "")
+    assert says in refused.err
+    assert nova("budget", "holds", "--json").check().json["holds"] == []
+
+
+def test_another_adapter_can_be_asked(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, whatever LLM_ADAPTER says; an unknown one is a configuration that cannot be met."""
+    monkeypatch.setenv("LLM_ADAPTER", "openai")
+
+    answered = nova("ask", "Say hello", "--adapter", "stub", "--json").check().json
+    refused = nova("ask", "Say hello", "--adapter", "gemini")
+
+    assert answered["provider"] == "stub"
+    assert refused.code == 3

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from decimal import Decimal
 from typing import get_args
 
 import pytest
 
+from app.skills.model_facts import ORDER_OF_EFFORT
+from app.skills.model_names import MODEL_NAMES
 from app.skills.models import DEFAULT_MODELS, end_of_life_warning, facts
 from app.skills.pricing import PriceBook
 
@@ -48,18 +51,88 @@ def test_each_name_has_its_family(provider: str, model: str, family: str) -> Non
     assert facts(provider, model).family == family
 
 
-def test_every_model_that_the_sdks_list_is_known_to_have_facts() -> None:
-    """No name falls through, and none of OpenAI's is taken for a model of another server."""
+def sdk_names() -> dict[str, list[str]]:
+    """Return the names that the SDKs of both providers list."""
     from anthropic.types import Model
     from openai.types import ChatModel
 
-    claude = [name for part in get_args(Model) for name in get_args(part)]
-    openai = [name for name in get_args(ChatModel) if not name.startswith("gpt-audio")]
+    return {
+        "claude": [name for part in get_args(Model) for name in get_args(part)],
+        "openai": list(get_args(ChatModel)),
+    }
 
-    assert len(claude) > 20
-    assert len(openai) > 80
-    assert {facts("claude", name).max_tokens_param for name in claude} == {"max_tokens"}
-    assert not [name for name in openai if facts("openai", name).family == "openai-compatible"]
+
+def priced_names(provider: str) -> list[str]:
+    """Return the names of chat models for which genai-prices has a price."""
+    from genai_prices.data import providers
+
+    catalogue = next(entry for entry in providers if entry.id == {"claude": "anthropic"}.get(provider, provider))
+    return [
+        info.id
+        for info in catalogue.models
+        if PriceBook().is_priced(provider=provider, model=info.id) and not NOT_CHAT.match(info.id)
+    ]
+
+
+NOT_CHAT = re.compile(r"(text-)?(ada|babbage|curie|davinci)|ft:|gpt-3\.5-(0301|turbo-instruct)|.*\.ft-|gpt-4o:extended")
+"""Models of the old completions API, and entries that are no names of models."""
+
+UNSPECIFIC = {"claude", "openai", "openai-compatible"}
+"""The families of names that nothing is known of."""
+
+
+@pytest.mark.parametrize("provider", ["claude", "openai"])
+def test_the_table_has_every_model_that_the_sdk_names_or_that_has_a_price(provider: str) -> None:
+    """Each is listed, and has facts of its own family, never those that an unknown name gets."""
+    names = {*sdk_names()[provider], *priced_names(provider)}
+
+    assert len(names) > (25 if provider == "claude" else 95)
+    assert sorted(names - set(MODEL_NAMES[provider])) == []
+    assert [name for name in MODEL_NAMES[provider] if name not in names] == []
+    assert [name for name in sorted(names) if facts(provider, name).family in UNSPECIFIC] == []
+
+
+@pytest.mark.parametrize("provider", ["claude", "openai"])
+def test_what_is_said_of_each_model_is_complete_and_agrees_with_itself(provider: str) -> None:
+    """Context, output, bounds; levels of effort where it thinks; tools for none that lacks them."""
+    for name in MODEL_NAMES[provider]:
+        known = facts(provider, name)
+        assert known.context_tokens is not None or known.family == "gpt-rosalind", name
+        assert known.max_output_tokens is not None or known.family in {"gpt-6", "gpt-rosalind", "gpt-oss"}, name
+        assert (known.image_tokens_bound is not None) or not known.images or provider == "openai", name
+        assert bool(known.efforts) == (known.reasoning != "none"), name
+        assert set(known.efforts) <= set(ORDER_OF_EFFORT), name
+
+
+def test_the_contexts_are_those_of_the_price_table() -> None:
+    """Within what both state; where they differ, it is by how they round."""
+    from genai_prices.data import providers
+
+    differing = {"claude-2": 100_000, "gpt-4-32k": 32_768, "gpt-4.1": 1_047_576, "gpt-5.3": 400_000}
+    for provider, entry_id in (("claude", "anthropic"), ("openai", "openai")):
+        catalogue = next(entry for entry in providers if entry.id == entry_id)
+        stated = {info.id: info.context_window for info in catalogue.models if info.context_window}
+        for name in set(MODEL_NAMES[provider]) & stated.keys():
+            ours = facts(provider, name).context_tokens
+            expected = next((size for prefix, size in differing.items() if name.startswith(prefix)), stated[name])
+            assert ours == expected, name
+
+
+def test_every_end_that_openai_announces_is_in_the_table() -> None:
+    """Read from the documentation in the SDK's source, beside the names."""
+    from inspect import getsource
+    from types import ModuleType
+
+    from openai.types.shared import chat_model
+
+    assert isinstance(chat_model, ModuleType)
+    said = " ".join(getsource(chat_model).split())
+    announced: dict[str, date] = {}
+    for names, day in re.findall(r'- ((?:"[^"]+",? ?)+): Announced shutdown date: (\d{4}-\d\d-\d\d)', said):
+        announced |= dict.fromkeys(re.findall(r'"([^"]+)"', names), date.fromisoformat(day))
+
+    assert len(announced) > 60
+    assert {name: facts("openai", name).end_of_life for name in announced} == announced
 
 
 def test_every_end_that_the_sdks_announce_is_in_the_table() -> None:
@@ -71,7 +144,6 @@ def test_every_end_that_the_sdks_announce_is_in_the_table() -> None:
     announced = {
         name: datetime.strptime(day.replace("th,", ",").replace("st,", ",").replace("rd,", ","), "%B %d, %Y").date()  # noqa: DTZ007  # a day
         for name, day in DEPRECATED_MODELS.items()
-        if name not in {"claude-1.3", "claude-1.3-100k"} and not name.startswith("claude-instant")
     }
 
     assert {name: facts("claude", name).end_of_life for name in announced} == announced

@@ -102,6 +102,6 @@ def test_the_models_of_the_test_have_every_family(provider: str) -> None:
 
     tested = {facts(provider, model).family for model in MODELS[provider]}
     dead = {"claude-3", "claude-3-5", "claude-opus-4", "claude", "gpt-4-vision", "gpt-4-preview", "gpt-4.5"}
-    dead |= {"o1-preview", "o1-mini", "gpt-5.4-pro", "codex"}
+    dead |= {"o1-preview", "o1-mini", "gpt-5.4-pro", "gpt-5.5-pro", "codex", "gpt-audio", "gpt-rosalind"}
 
     assert {family.family for _, family in FAMILIES[provider]} - tested <= dead
