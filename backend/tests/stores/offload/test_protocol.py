@@ -20,7 +20,7 @@ from app.errors import (
     StoreDamagedError,
 )
 from app.stores.archive import keys
-from app.stores.archive.ledger import JOB_LEASE, JobLease
+from app.stores.archive.ledger import JOB_LEASE, JobLease, Purged
 from app.stores.archive.memory import MemoryArchive
 from app.stores.archive.segment import parse_segment
 from app.stores.checkpoint.contract import RunStatus
@@ -106,13 +106,11 @@ async def test_a_lease_keeps_a_copied_run_in_the_database(world: World) -> None:
 
 
 async def test_a_run_that_went_on_after_its_copy_is_not_purged(world: World) -> None:
-    """Only a copy of the very version is a reason to purge; the run is copied anew first."""
+    """Only a copy of the very version is a reason to purge, also where the steps are the same."""
     await world.run("r", status=RunStatus.FAILED)
     world.clock.advance(3 * DAY)
     await world.offload()
-    claim = await world.store.claim("r", holder=holder("w"), reopen=True)
-    await world.store.append("r", "s/3", 4, token=claim.token)
-    await world.store.finish("r", RunStatus.FAILED, error="again", token=claim.token)
+    await world.store.abort("r", reason="enough")
     world.clock.advance(OLD)
     version = (await world.state("r")).version
     (found,) = await world.ledger.candidates("default", idle=DAY, after_run_no=0, limit=10, limit_bytes=10**6)
@@ -120,8 +118,8 @@ async def test_a_run_that_went_on_after_its_copy_is_not_purged(world: World) -> 
 
     purged = await world.ledger.purge(lease, [found.run_no], idle=DAY)
 
-    assert (found.run.head.version, purged.runs) == (version, 0)
-    assert len((await world.state("r")).steps) == 4
+    assert (found.run.head.version, purged) == (version, Purged())
+    assert (await world.state("r")).head.tier == "hot"
 
 
 @pytest.mark.parametrize(
