@@ -40,7 +40,7 @@ _SHAPES: Final = (
     # name=value and "name": "value", where the name says that it is one.
     (
         re.compile(
-            r"(?i)(?P<keep>\b[\w-]*(?:password|passwd|secret|api[_-]?key|access[_-]?key|auth[_-]?token|vault[_-]?token)"
+            r"(?i)(?P<keep>\b(?![\w-]*_file\b)[\w-]*(?:password|passwd|secret|api[_-]?key|access[_-]?key|auth[_-]?token|vault[_-]?token)"
             r"[\w-]*['\"]?\s*[=:]\s*['\"]?)(?!\[redacted\]|\*{3,}|None\b|SecretStr)[^\s'\",;&)}\]]{4,}"
         ),
         rf"\g<keep>{HIDDEN}",

@@ -6,16 +6,17 @@ calls it. An empty variable counts as unset.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError, field_serializer
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.credentials import fixed
 from app.errors import ConfigurationError
+from app.redaction import redact
 from app.secrets.names import NOT_SECRET
 from app.secrets.rotating import RotatingCredential
 from app.secrets.standing import Standing
@@ -73,6 +74,8 @@ class Settings(BaseSettings):
     llm_max_concurrency: int | None = Field(default=None, ge=1)
     llm_max_rpm: int | None = Field(default=None, ge=1)
 
+    nova_log_format: Literal["auto", "json", "text"] = "auto"
+    nova_log_level: Literal["debug", "info", "warning", "error"] = "warning"
     nova_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     nova_metrics_host: str = "127.0.0.1"
     nova_metrics_textfile: Path | None = None
@@ -114,6 +117,15 @@ class Settings(BaseSettings):
 
     _rotating: dict[str, RotatingCredential] = PrivateAttr(default_factory=dict)
     """What files and Vault filled, by field: the field has the value of the moment, this the one that is kept fresh."""
+
+    @field_serializer("anthropic_base_url", "openai_base_url", "r2_endpoint", "vault_addr")
+    def _without_password(self, url: str | None) -> str | None:
+        """An address may have a password in it, which a dump of the settings must not show."""
+        return None if url is None else redact(url)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        for name, value in super().__repr_args__():
+            yield name, redact(value) if isinstance(value, str) else value
 
     @property
     def production(self) -> bool:

@@ -107,9 +107,12 @@ def _warnings_after(session: Session) -> Iterator[list[str]]:
     warnings: list[str] = []
     handler, logger = Keeping(logging.WARNING), logging.getLogger("app")
     logger.addHandler(handler)
+    # Said once: by this command, not by a handler of the whole process too.
+    logger.propagate = False
     try:
         yield warnings
     finally:
+        logger.propagate = True
         logger.removeHandler(handler)
         for warning in dict.fromkeys(warnings):
             session.note(warning)

@@ -99,6 +99,7 @@ class Session:
         """Run a coroutine in a loop of its own, and close the stores behind it."""
         import asyncio
 
+        from app.logs import logging_as_configured
         from app.stores import close_stores
 
         async def whole() -> T:
@@ -108,7 +109,8 @@ class Session:
                 await close_stores()
 
         try:
-            return asyncio.run(whole())
+            with logging_as_configured(self.library_settings):
+                return asyncio.run(whole())
         finally:
             self._write_metrics()
 
@@ -153,9 +155,9 @@ class Session:
         if explanation.exit_code is ExitCode.CLOSED_PIPE:
             return explanation.exit_code
         if explanation.exit_code is ExitCode.UNEXPECTED and self._debugging():
-            import traceback
+            from app.logs import redacted_traceback
 
-            traceback.print_exception(error)
+            sys.stderr.write(redacted_traceback(error) + "\n")
         self._tell(explanation)
         if self.json:
             from app.cli.output import write_json
@@ -165,12 +167,13 @@ class Session:
 
     def _tell(self, explanation: Explanation) -> None:
         from app.cli.output import printable
+        from app.redaction import redact
 
         word, style = ("stopped", "yellow") if explanation.exit_code in _STOPPED else ("error", "bold red")
         self.err.print(f"{word}: ", style=style, end="")
-        self.err.print(printable(explanation.message), soft_wrap=True)
+        self.err.print(printable(redact(explanation.message)), soft_wrap=True)
         if explanation.remedy is not None:
-            self.err.print(f"  {printable(explanation.remedy)}", style="dim", soft_wrap=True)
+            self.err.print(f"  {printable(redact(explanation.remedy))}", style="dim", soft_wrap=True)
 
     def _debugging(self) -> bool:
         from app.errors import ConfigurationError
@@ -186,11 +189,13 @@ _STOPPED = {ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode
 
 def error_document(explanation: Explanation) -> dict[str, Any]:
     """Return what ``--json`` shows of an error."""
+    from app.redaction import redact
+
     return {
         "code": explanation.code,
         "exit_code": int(explanation.exit_code),
-        "message": explanation.message,
-        "remedy": explanation.remedy,
+        "message": redact(explanation.message),
+        "remedy": None if explanation.remedy is None else redact(explanation.remedy),
     }
 
 

@@ -22,6 +22,7 @@ from app.errors import (
     WorkflowDefinitionError,
     WorkflowError,
 )
+from app.log_context import log_ids
 from app.stores.checkpoint.contract import RunStatus, Step, WaitingFor
 from app.workflow.run import Run
 from app.workflow.stop import Stop, StopCause, finish_anyway, first_of
@@ -115,14 +116,15 @@ class Execution:
             WorkflowChangedError: the workflow is not the one that was recorded; the run stays as it is.
             Exception: what a listener raised.
         """
-        body = asyncio.ensure_future(self.workflow.function(self.run, **self.inputs))
-        try:
-            ended = await self._until_end_or_stop(body)
-            return await self._leave(body, ended=ended)
-        finally:
-            # Whatever raised, a cancellation included: nobody keeps the lease of a run that does not go on. Where the
-            # run was finished, parked or lost, this does nothing.
-            await self.writer.release()
+        with log_ids(run_id=self.run.id, tenant_id=self.run.tenant_id):
+            body = asyncio.ensure_future(self.workflow.function(self.run, **self.inputs))
+            try:
+                ended = await self._until_end_or_stop(body)
+                return await self._leave(body, ended=ended)
+            finally:
+                # Whatever raised, a cancellation included: nobody keeps the lease of a run that does not go on. Where
+                # the run was finished, parked or lost, this does nothing.
+                await self.writer.release()
 
     async def _until_end_or_stop(self, body: asyncio.Future[Any]) -> bool:
         """Return, when nothing of the run is under way any more, whether the workflow ended by itself."""

@@ -25,6 +25,7 @@ from app.errors import (
     WorkflowChangedError,
     WorkflowDefinitionError,
 )
+from app.log_context import log_ids
 from app.skills.llm_invoke_v2 import CallContext, LLMConfig, LLMResponse, Prompt, Tool, ToolUseBlock
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import Step
@@ -315,7 +316,7 @@ class Run:
             if record is not None:
                 return await self._replay(record, work)
             if not self._parts.stop.requested:
-                with self._under_way(step_id):
+                with self._under_way(step_id), log_ids(step_id=step_id):
                     return await self._perform(step_id, work)
         except _SuspendedError:
             pass

@@ -7,6 +7,7 @@ for a response that came some other way. A response that was counted says so (``
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, cast, get_args
@@ -39,6 +40,8 @@ _PARTS: Final = {
     "cache_write_1h": "cache_write_1h_tokens",
     "reasoning": "reasoning_tokens",
 }
+
+_log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
@@ -167,6 +170,21 @@ def _count_response(response: LLMResponse, *, provider: str, model: str, prices:
     labels = (provider, _model_label(provider, model, prices))
     status: Status = "refused" if response.finish_reason in _REFUSED else "success"
     families.invocations.labels(*labels, status).inc()
+    _log.info(
+        "%s answered a call of %s",
+        provider,
+        model,
+        extra={
+            "provider": provider,
+            "model": model,
+            "status": status,
+            "input_tokens": response.input_tokens,
+            "output_tokens": response.output_tokens,
+            "cost_microcents": response.cost,
+            "latency_ms": round(response.latency_ms, 3),
+            "request_id": response.request_id,
+        },
+    )
     families.duration.labels(*labels).observe(response.latency_ms / 1000)
     usage = response.usage or LLMUsage(input_tokens=response.input_tokens, output_tokens=response.output_tokens)
     read, written = usage.input_tokens, usage.output_tokens
