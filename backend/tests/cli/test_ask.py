@@ -178,7 +178,7 @@ def test_what_cannot_be_asked_with(
 
     assert (refused.code, refused.out) == (4, "")
     assert says in refused.err
-    assert nova("budget", "holds", "--json").check().json["holds"] == []
+    assert all(hold["state"] == "released" for hold in nova("budget", "holds", "--json").check().json["holds"])
 
 
 def test_another_adapter_can_be_asked(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
