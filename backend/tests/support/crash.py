@@ -1,8 +1,11 @@
-"""Crash points: a child process that kills itself with SIGKILL at a numbered boundary of what it writes to SQLite.
+"""Crash points: a child process that ends, or is ended, at a numbered boundary of what it writes to a database.
 
-A boundary lies before and after every statement of a connection, BEGIN and COMMIT included; the last one, after COMMIT,
-is the moment before the acknowledgement. Nothing in the product knows of this: the child hands the stores connections
-that count.
+On SQLite a boundary lies before and after every statement of a connection, BEGIN and COMMIT included; the last one,
+after COMMIT, is the moment before the acknowledgement. On PostgreSQL it lies before a statement, behind its sending,
+and behind its answer. Nothing in the product knows of this: the child hands the stores connections that count.
+
+What happens at the boundary is the mode: ``kill`` (SIGKILL), ``freeze`` (SIGSTOP, until somebody did something in the
+meantime, then SIGCONT), or ``cut`` (its connection to the server is shut).
 
 A :class:`CrashLab` is a process that has imported everything and forks a child for each experiment, which takes a few
 milliseconds. A scenario is an async function of a :class:`Child`; it prepares, calls :meth:`Child.arm`, acts, and
@@ -21,15 +24,18 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-__all__ = ["Child", "CrashLab", "Outcome", "Scenario"]
+__all__ = ["Child", "CrashLab", "Mode", "Outcome", "Scenario"]
+
+Mode = Literal["kill", "freeze", "cut"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,11 @@ class Outcome:
 
 
 class Child:
-    """What a scenario gets: the database, a way to report, and the counting of boundaries."""
+    """What a scenario gets: the database (a file, or the URL of one), a way to report, the counting of boundaries."""
 
-    def __init__(self, database: Path, reports: int, kill_at: int | None) -> None:
+    def __init__(self, database: Path | str, reports: int, kill_at: int | None, mode: Mode = "kill") -> None:
         self.database = database
+        self.mode = mode
         self.boundaries: list[str] = []
         self._reports = reports
         self._kill_at = kill_at
@@ -69,13 +76,21 @@ class Child:
         """Count no further ones."""
         self._armed = False
 
-    def at(self, boundary: str) -> None:
-        """Pass a boundary, or die at it."""
+    def at(self, boundary: str, *, descriptor: int | None = None) -> None:
+        """Pass a boundary, or do there what the mode says; ``descriptor`` is that of the connection."""
         if not self._armed:
             return
         if len(self.boundaries) == self._kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._interrupt(descriptor)
         self.boundaries.append(boundary)
+
+    def _interrupt(self, descriptor: int | None) -> None:
+        if self.mode == "cut":
+            assert descriptor is not None
+            with socket.socket(fileno=os.dup(descriptor)) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP if self.mode == "freeze" else signal.SIGKILL)
 
 
 Scenario = Callable[[Child], Awaitable[None]]
@@ -116,20 +131,44 @@ class CrashLab:
         self._server.wait(timeout=60)
         self._server.stdout.close()
 
-    def run(self, scenario: str, database: Path, *, kill_at: int | None = None) -> Outcome:
-        """Run ``module:function`` in a new child, to its end or to a boundary.
+    def run(
+        self,
+        scenario: str,
+        database: Path | str,
+        *,
+        kill_at: int | None = None,
+        mode: Mode = "kill",
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Outcome:
+        """Run ``module:function`` in a new child, to its end or to a boundary; ``meanwhile`` while it is frozen.
 
         Raises:
             AssertionError: the scenario failed by itself; its traceback is on the standard error.
         """
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        order = {"scenario": scenario, "database": str(database), "kill_at": kill_at}
-        self._server.stdin.write(json.dumps(order).encode() + b"\n")
-        self._server.stdin.flush()
-        answer = json.loads(self._server.stdout.readline())
+        order = {
+            "scenario": scenario,
+            "database": str(database),
+            "is_file": isinstance(database, Path),
+            "kill_at": kill_at,
+            "mode": mode,
+        }
+        answer = self._ask(order)
+        while "frozen" in answer:
+            try:
+                if meanwhile is not None:
+                    meanwhile()
+            finally:
+                answer = self._ask({})
         assert answer["exit"] in {0, -signal.SIGKILL}, f"{scenario} failed with {answer['exit']}"
         return Outcome(said=answer["said"], killed=answer["exit"] != 0, boundaries=answer["boundaries"])
+
+    def _ask(self, order: dict[str, object]) -> dict[str, Any]:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(order).encode() + b"\n")
+        self._server.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._server.stdout.readline())
+        return answer
 
 
 def _serve() -> None:
@@ -138,15 +177,24 @@ def _serve() -> None:
         order = json.loads(line)
         module, _, name = order["scenario"].partition(":")
         scenario: Scenario = getattr(importlib.import_module(module), name)
+        if not order["is_file"]:
+            importlib.import_module("app.stores.postgres.pool")  # and the driver with it: once, not in each child
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            _run_child(scenario, Child(Path(order["database"]), writing, order["kill_at"]))
+            database = Path(order["database"]) if order["is_file"] else order["database"]
+            _run_child(scenario, Child(database, writing, order["kill_at"], order["mode"]))
         os.close(writing)
+        # What a child says fits into the pipe, so it is read when the child has ended.
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        while os.WIFSTOPPED(status):
+            print(json.dumps({"frozen": pid}), flush=True)  # noqa: T201 - the answer
+            sys.stdin.readline()
+            os.kill(pid, signal.SIGCONT)
+            _, status = os.waitpid(pid, os.WUNTRACED)
         with os.fdopen(reading) as reports:
             said = [json.loads(report) for report in reports]
-        _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
         boundaries = said.pop() if code == 0 else []
         print(json.dumps({"exit": code, "said": said, "boundaries": boundaries}), flush=True)  # noqa: T201 - the answer
@@ -161,6 +209,8 @@ def _run_child(scenario: Scenario, child: Child) -> None:
         return CountingConnection(opened(path), child)
 
     schema.open_database = open_counted  # type: ignore[assignment]  # a stand-in, in this process only
+    if isinstance(child.database, str):
+        _count_statements_of_postgres(child)
     code = 1
     try:
         asyncio.run(_to_its_end(scenario, child))
@@ -169,6 +219,36 @@ def _run_child(scenario: Scenario, child: Child) -> None:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
+
+
+def _count_statements_of_postgres(child: Child) -> None:
+    """Let every connection of PostgreSQL in this process pass boundaries: before a statement, sent, answered."""
+    import psycopg
+
+    execute, wait = psycopg.AsyncConnection.execute, psycopg.AsyncConnection.wait
+
+    async def counted_execute(self: Any, *arguments: Any, **options: Any) -> Any:
+        child.at("before", descriptor=self.fileno())
+        cursor = await execute(self, *arguments, **options)
+        child.at("answered", descriptor=self.fileno())
+        return cursor
+
+    async def counted_wait(self: Any, generator: Any, *arguments: Any, **options: Any) -> Any:
+        def counted() -> Any:
+            # What the driver waits for first is the answer: the statement is with the kernel by then.
+            state = next(generator)
+            child.at("sent", descriptor=self.fileno())
+            while True:
+                ready = yield state
+                try:
+                    state = generator.send(ready)
+                except StopIteration as end:
+                    return end.value
+
+        return await wait(self, counted(), *arguments, **options)
+
+    psycopg.AsyncConnection.execute = counted_execute  # type: ignore[method-assign]  # in this process only
+    psycopg.AsyncConnection.wait = counted_wait  # type: ignore[method-assign,assignment]  # in this process only
 
 
 async def _to_its_end(scenario: Scenario, child: Child) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ import pytest
 from blockbuster import BlockBuster
 
 from app.errors import LeaseLostError, RunFinishedError
-from app.stores.checkpoint.contract import RunStatus
+from app.stores.checkpoint.contract import CheckpointStorage, RunStatus
 from app.stores.checkpoint.sqlite import SqliteCheckpointStore
 from tests.support.crash import CrashLab, Outcome
 
 from .crash_scenarios import HOLDER, INPUTS, NEW, OUTPUTS
 
 SCENARIOS = "tests.stores.checkpoint.crash_scenarios"
-VERBS = ("append", "claim", "finish", "fork", "delete")
+VERBS = ("append", "claim", "heartbeat", "finish", "fork", "delete")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,9 @@ async def _check(verb: str, database: Path, outcome: Outcome) -> None:
     store = SqliteCheckpointStore(database)
     try:
         said = dict(outcome.said) if verb != "burst" else {"token": outcome.said[0][1]}
-        await getattr(_After(store, outcome, said["token"], acknowledged=said.get(verb)), verb)()
+        await getattr(
+            AfterCrash(store, outcome, said["token"], acknowledged=said.get(verb), rows=lambda: _rows(store)), verb
+        )()
     finally:
         await store.close()
     with closing(sqlite3.connect(database)) as connection:
@@ -108,14 +110,23 @@ async def _check(verb: str, database: Path, outcome: Outcome) -> None:
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
-class _After:
+class AfterCrash:
     """The rules after a kill in each verb. What differs between before and after is asserted in both directions."""
 
-    def __init__(self, store: SqliteCheckpointStore, outcome: Outcome, token: int, *, acknowledged: Any) -> None:
+    def __init__(
+        self,
+        store: CheckpointStorage,
+        outcome: Outcome,
+        token: int,
+        *,
+        acknowledged: Any,
+        rows: Callable[[], Awaitable[int]],
+    ) -> None:
         self._store = store
         self._outcome = outcome
         self._token = token
         self._acknowledged = acknowledged
+        self._rows = rows
 
     async def append(self) -> None:
         """The step is there or not; the same append again stands once, whichever it was."""
@@ -220,9 +231,25 @@ class _After:
         assert await self._store.delete("r")
         await self._assert_empty()
 
-    async def _assert_empty(self) -> None:
-        def count(connection: sqlite3.Connection, _now_ms: int) -> int:
-            tables = ("checkpoint_runs", "checkpoint_values", "checkpoint_steps")
-            return sum(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
+    async def heartbeat(self) -> None:
+        """The lease is held by its token still; a heartbeat again prolongs it."""
+        head = await self._store.head("r")
+        assert head is not None
+        assert head.lease is not None
+        assert head.lease.token == self._token
 
-        assert await self._store._database.read(count) == 0
+        await self._store.heartbeat("r", self._token)
+
+        assert await self._steps() == OUTPUTS
+        await self._end()
+
+    async def _assert_empty(self) -> None:
+        assert await self._rows() == 0
+
+
+async def _rows(store: SqliteCheckpointStore) -> int:
+    def count(connection: sqlite3.Connection, _now_ms: int) -> int:
+        tables = ("checkpoint_runs", "checkpoint_values", "checkpoint_steps")
+        return sum(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
+
+    return await store._database.read(count)
