@@ -344,3 +344,16 @@ async def test_heads_move_in_place_while_others_work(store: CheckpointStore, dat
     updates, in_place = (after - earlier for after, earlier in zip(database.rows(counts)[0], before, strict=True))
     assert updates >= 16 * 100
     assert in_place >= 0.9 * updates
+
+
+async def test_a_replay_is_no_error_of_the_server(store: CheckpointStore, database: Database) -> None:
+    """A step that stands is seen before it is inserted: no statement fails, and nothing is written."""
+    await store.create("r")
+    token = (await store.claim("r", holder=A)).token
+    await store.append("r", "s", 1, token=token)
+    lines = database.server.log.count("nova_steps_by_id")
+
+    for _ in range(3):
+        assert (await store.append("r", "s", 1, token=token)).replayed
+
+    assert database.server.log.count("nova_steps_by_id") == lines
