@@ -20,6 +20,7 @@ __all__ = [
     "ListQuery",
     "Position",
     "Writer",
+    "check_crash_limit",
     "check_end",
     "check_fingerprint",
     "check_holder",
@@ -27,9 +28,11 @@ __all__ = [
     "check_outputs",
     "check_run",
     "check_status",
+    "check_tokens",
     "check_workflow",
     "encode_cursor",
     "error_text",
+    "idle_ms",
     "lease_ms",
     "list_query",
     "meta_body",
@@ -133,6 +136,31 @@ def lease_ms(lease: timedelta) -> int:
     if not timedelta(0) < lease <= MAX_LEASE:
         raise InvalidInputError(f"lease is {lease}; it must be above zero and at most {MAX_LEASE.days} days")
     return max(1, lease // timedelta(milliseconds=1))
+
+
+def idle_ms(idle: timedelta) -> int:
+    """Return how long a run must have lain, zero or more."""
+    if not isinstance(idle, timedelta):
+        raise InvalidInputError(f"idle must be a timedelta, not {type(idle).__name__}")
+    if not timedelta(0) <= idle <= MAX_LEASE:
+        raise InvalidInputError(f"idle is {idle}; it must not be negative, and at most {MAX_LEASE.days} days")
+    return idle // timedelta(milliseconds=1)
+
+
+def check_crash_limit(crash_limit: int | None) -> None:
+    """Refuse a limit that is neither None nor at least 1."""
+    if crash_limit is not None:
+        check_index(crash_limit, what="crash_limit", at_least=1)
+
+
+def check_tokens(tokens: Mapping[str, int], tenant_id: str) -> None:
+    """Refuse what is not a mapping of runs to tokens."""
+    check_name(tenant_id, what="tenant_id")
+    if not isinstance(tokens, Mapping):
+        raise InvalidInputError(f"tokens must be a mapping, not {type(tokens).__name__}")
+    for run_id, token in tokens.items():
+        check_name(run_id, what="run_id")
+        check_index(token, what="token", at_least=1)
 
 
 def error_text(text: str | None, *, what: str) -> str | None:

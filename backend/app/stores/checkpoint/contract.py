@@ -85,6 +85,7 @@ class RunHead:
         error: the message of a failed one.
         lease: the last lease that was not released, live or not; None where there is none.
         tier: ``hot`` in the database; ``archived`` where only the archive has the steps.
+        crashes: how many holders in a row ended without recording a step and without giving the lease up.
     """
 
     tenant_id: str
@@ -104,6 +105,7 @@ class RunHead:
     created_at: datetime
     updated_at: datetime
     tier: Literal["hot", "archived"] = "hot"
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +238,7 @@ class CheckpointStorage(Protocol):
         lease: timedelta = DEFAULT_LEASE,
         steal: bool = False,
         reopen: bool = False,
+        crash_limit: int | None = None,
         tenant_id: str = DEFAULT_TENANT,
     ) -> Claim:
         """Take the lease of a run, with a token above every earlier one, and set its status to ``running``.
@@ -249,12 +252,39 @@ class CheckpointStorage(Protocol):
             lease: positive; how long the claim lives without a heartbeat.
             steal: supersede a live lease.
             reopen: permit a run whose status is ``failed``.
+            crash_limit: where this would be the claim after so many holders in a row who died without recording a step,
+                the run is failed instead (a dead letter); ``steal`` and ``reopen`` count anew. None: no limit.
             tenant_id: the tenant.
 
         Raises:
             RunNotFoundError: there is no such run.
             RunBusyError: the lease is live and somebody else's.
-            RunFinishedError: completed, aborted, or failed without ``reopen``.
+            RunFinishedError: completed, aborted, or failed without ``reopen``; also where it is failed by this claim.
+        """
+        ...
+
+    async def claim_any(
+        self,
+        *,
+        holder: Holder,
+        lease: timedelta = DEFAULT_LEASE,
+        idle: timedelta = DEFAULT_LEASE,
+        workflow: str | None = None,
+        crash_limit: int | None = None,
+        tenant_id: str = DEFAULT_TENANT,
+    ) -> Claim | None:
+        """Claim the running run that nobody holds and that lay longest; None where there is none.
+
+        Callers that do so at the same moment get different runs. A run that would be a dead letter becomes one, and the
+        next is tried.
+
+        Args:
+            holder: who claims.
+            lease: as for :meth:`claim`.
+            idle: only runs that were not written to for so long: whoever has just created one wants to claim it.
+            workflow: of this name only.
+            crash_limit: as for :meth:`claim`.
+            tenant_id: the tenant.
         """
         ...
 
@@ -266,6 +296,15 @@ class CheckpointStorage(Protocol):
         Raises:
             LeaseLostError: the token was superseded or released.
             RunNotFoundError: there is no such run.
+        """
+        ...
+
+    async def heartbeat_all(
+        self, tokens: Mapping[str, int], *, lease: timedelta = DEFAULT_LEASE, tenant_id: str = DEFAULT_TENANT
+    ) -> frozenset[str]:
+        """Prolong the leases of many runs, by run id, in one step; return the runs for which that was refused.
+
+        For those :meth:`heartbeat` says why.
         """
         ...
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from app.errors import CheckpointCorruptError
+from app.errors import CheckpointCorruptError, CheckpointError
 from app.stores.checkpoint import arguments, refusals, rules
 from app.stores.checkpoint.arguments import Position
+from app.stores.checkpoint.claiming import CANDIDATES, first_granted
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import (
     DEFAULT_LEASE,
@@ -249,12 +250,14 @@ class EmbeddedCheckpointStore(ABC):
         lease: timedelta = DEFAULT_LEASE,
         steal: bool = False,
         reopen: bool = False,
+        crash_limit: int | None = None,
         tenant_id: str = DEFAULT_TENANT,
     ) -> Claim:
         """Take the lease of a run; see :meth:`CheckpointStorage.claim`."""
         arguments.check_run(run_id, tenant_id)
         arguments.check_holder(holder)
         length_ms = arguments.lease_ms(lease)
+        arguments.check_crash_limit(crash_limit)
 
         def work(rows: RunRows, now_ms: int) -> tuple[StoredRun, Holder | None]:
             found = rows.find_whole(tenant_id, run_id)
@@ -266,6 +269,7 @@ class EmbeddedCheckpointStore(ABC):
                 lease_ms=length_ms,
                 steal=steal,
                 reopen=reopen,
+                crash_limit=crash_limit,
                 token=rows.next_token,
                 now_ms=now_ms,
                 is_gone=self._is_gone,
@@ -275,7 +279,43 @@ class EmbeddedCheckpointStore(ABC):
             return replace(found.run, head=head), took_over
 
         run, took_over = await self._write_hot(work, tenant_id, run_id)
+        if run.head.status is RunStatus.FAILED:
+            raise refusals.finished(run.head)
         return Claim(token=run.head.lease_token, head=await _whole_head(run), took_over=took_over)
+
+    async def claim_any(
+        self,
+        *,
+        holder: Holder,
+        lease: timedelta = DEFAULT_LEASE,
+        idle: timedelta = DEFAULT_LEASE,
+        workflow: str | None = None,
+        crash_limit: int | None = None,
+        tenant_id: str = DEFAULT_TENANT,
+    ) -> Claim | None:
+        """Claim the running run that lay longest; see :meth:`CheckpointStorage.claim_any`."""
+        check_name(tenant_id, what="tenant_id")
+        arguments.check_holder(holder)
+        arguments.lease_ms(lease)
+        arguments.check_crash_limit(crash_limit)
+        arguments.check_workflow(workflow or "", "")
+        lain_ms = arguments.idle_ms(idle)
+
+        def work(rows: RunRows, now_ms: int) -> list[str]:
+            lying = rows.lying(
+                tenant_id,
+                workflow=workflow,
+                before_ms=now_ms - lain_ms,
+                now_ms=now_ms,
+                host=holder.host,
+                limit=CANDIDATES,
+            )
+            return [head.run_id for head in lying if rules.is_free(head, now_ms, self._is_gone)]
+
+        return await first_granted(
+            await self._write(work),
+            lambda run_id: self.claim(run_id, holder=holder, lease=lease, crash_limit=crash_limit, tenant_id=tenant_id),
+        )
 
     async def heartbeat(
         self, run_id: str, token: int, *, lease: timedelta = DEFAULT_LEASE, tenant_id: str = DEFAULT_TENANT
@@ -290,6 +330,28 @@ class EmbeddedCheckpointStore(ABC):
             rows.update_lease(run_no, rules.prolonged(head, token, lease_ms=length_ms, now_ms=now_ms))
 
         await self._write(work)
+
+    async def heartbeat_all(
+        self, tokens: Mapping[str, int], *, lease: timedelta = DEFAULT_LEASE, tenant_id: str = DEFAULT_TENANT
+    ) -> frozenset[str]:
+        """Prolong many leases; see :meth:`CheckpointStorage.heartbeat_all`."""
+        arguments.check_tokens(tokens, tenant_id)
+        length_ms = arguments.lease_ms(lease)
+        held = dict(tokens)
+
+        def work(rows: RunRows, now_ms: int) -> frozenset[str]:
+            refused: set[str] = set()
+            for run_id, token in held.items():
+                found = rows.find(tenant_id, run_id)
+                try:
+                    if found is None:
+                        raise refusals.not_found(run_id, tenant_id)
+                    rows.update_lease(found[0], rules.prolonged(found[1], token, lease_ms=length_ms, now_ms=now_ms))
+                except CheckpointError:
+                    refused.add(run_id)
+            return frozenset(refused)
+
+        return await self._write(work) if held else frozenset()
 
     async def release(self, run_id: str, token: int, *, tenant_id: str = DEFAULT_TENANT) -> None:
         """Give a lease up; see :meth:`CheckpointStorage.release`."""

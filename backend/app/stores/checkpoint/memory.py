@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from app.stores.checkpoint import rules
 from app.stores.checkpoint.arguments import ListQuery
+from app.stores.checkpoint.contract import RunStatus
 from app.stores.checkpoint.embedded import EmbeddedCheckpointStore
 from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep
 from app.stores.checkpoint.tables import ArchivedCopy, Located, RunRows
@@ -103,6 +104,24 @@ class _MemoryRows:
         for place in sorted(matching, reverse=True):
             if behind is None or place < behind:
                 yield self._located(place[1])
+
+    def lying(
+        self, tenant_id: str, *, workflow: str | None, before_ms: int, now_ms: int, host: str, limit: int
+    ) -> list[StoredHead]:
+        def lies(head: StoredHead) -> bool:
+            return (
+                (head.tenant_id, head.status) == (tenant_id, RunStatus.RUNNING)
+                and workflow in {None, head.workflow}
+                and head.updated_ms <= before_ms
+                and (
+                    head.lease_expires_ms is None
+                    or head.lease_expires_ms <= now_ms
+                    or (head.lease_holder or "").startswith(f"{host}|")
+                )
+            )
+
+        lying = ((run.head.updated_ms, number) for number, run in self._runs.items() if lies(run.head))
+        return [self._runs[number].head for _, number in sorted(lying)[:limit]]
 
     def steps(self, run_no: int, *, first: int, limit: int | None = None, bodies: bool = True) -> list[StoredStep]:
         steps = self._runs[run_no].steps

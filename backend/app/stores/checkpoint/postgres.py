@@ -18,6 +18,7 @@ from app.stores.checkpoint import arguments, embedded, refusals, rules
 from app.stores.checkpoint import postgres_rows as pg
 from app.stores.checkpoint.arguments import Position, Writer
 from app.stores.checkpoint.chain import around_parent
+from app.stores.checkpoint.claiming import CANDIDATES, first_granted
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import (
     DEFAULT_LEASE,
@@ -281,12 +282,14 @@ class CheckpointStore:
         lease: timedelta = DEFAULT_LEASE,
         steal: bool = False,
         reopen: bool = False,
+        crash_limit: int | None = None,
         tenant_id: str = DEFAULT_TENANT,
     ) -> Claim:
         """Take the lease of a run; see :meth:`CheckpointStorage.claim`."""
         arguments.check_run(run_id, tenant_id)
         arguments.check_holder(holder)
         length_ms = arguments.lease_ms(lease)
+        arguments.check_crash_limit(crash_limit)
         for _ in range(_TRIES):
             whole = await self._find_whole(tenant_id, run_id)
             if whole is None:
@@ -298,6 +301,7 @@ class CheckpointStore:
                 lease_ms=length_ms,
                 steal=steal,
                 reopen=reopen,
+                crash_limit=crash_limit,
                 token=lambda: 0,  # drawn by the statement
                 now_ms=now_ms,
                 is_gone=self._is_gone,
@@ -305,11 +309,54 @@ class CheckpointStore:
             if found.head.tier == "archived":
                 await self.restore(run_id, tenant_id=tenant_id)
                 continue
+            if head.status is RunStatus.FAILED:
+                dead = pg.head_values(head) | pg.seen(found.run_no, found.head) | {"result": None}
+                if await self._database.run("end", dead):
+                    raise refusals.finished(head)
+                continue
             rows = await self._database.run("claim", pg.claim_values(head) | pg.seen(found.run_no, found.head))
             if rows:
                 run = replace(found.run, head=head._replace(lease_token=rows[0][0]))
                 return Claim(token=run.head.lease_token, head=await _whole_head(run), took_over=took_over)
         raise _too_busy(run_id)
+
+    async def claim_any(
+        self,
+        *,
+        holder: Holder,
+        lease: timedelta = DEFAULT_LEASE,
+        idle: timedelta = DEFAULT_LEASE,
+        workflow: str | None = None,
+        crash_limit: int | None = None,
+        tenant_id: str = DEFAULT_TENANT,
+    ) -> Claim | None:
+        """Claim the running run that lay longest; see :meth:`CheckpointStorage.claim_any`."""
+        check_name(tenant_id, what="tenant_id")
+        arguments.check_holder(holder)
+        arguments.lease_ms(lease)
+        arguments.check_crash_limit(crash_limit)
+        arguments.check_workflow(workflow or "", "")
+        values = {
+            "tenant_id": tenant_id,
+            "workflow": workflow,
+            "idle_ms": arguments.idle_ms(idle),
+            "host": f"{holder.host}|",
+            "count": CANDIDATES,
+            "now_ms": self._now(),
+        }
+        where = "" if workflow is None else " AND r.workflow = %(workflow)s"
+        while True:
+            rows = await self._database.run("lying", values, where=where)
+            free = [head.run_id for head, now_ms in pg.lying(rows) if rules.is_free(head, now_ms, self._is_gone)]
+            claim = await first_granted(
+                free,
+                lambda run_id: self.claim(
+                    run_id, holder=holder, lease=lease, crash_limit=crash_limit, tenant_id=tenant_id
+                ),
+            )
+            # Others were quicker with all of these: there may be more behind them.
+            if claim is not None or len(free) < CANDIDATES:
+                return claim
 
     async def heartbeat(
         self, run_id: str, token: int, *, lease: timedelta = DEFAULT_LEASE, tenant_id: str = DEFAULT_TENANT
@@ -331,6 +378,24 @@ class CheckpointStore:
             found = await self._found(tenant_id, run_id)
             rules.prolonged(found.head, token, lease_ms=length_ms, now_ms=found.now_ms)
         raise _too_busy(run_id)
+
+    async def heartbeat_all(
+        self, tokens: Mapping[str, int], *, lease: timedelta = DEFAULT_LEASE, tenant_id: str = DEFAULT_TENANT
+    ) -> frozenset[str]:
+        """Prolong many leases, in one statement; see :meth:`CheckpointStorage.heartbeat_all`."""
+        arguments.check_tokens(tokens, tenant_id)
+        values = {
+            "tenant_id": tenant_id,
+            # In one order, so that two that prolong the same runs do not wait for each other.
+            "run_ids": sorted(tokens),
+            "tokens": [tokens[run_id] for run_id in sorted(tokens)],
+            "lease_ms": arguments.lease_ms(lease),
+            "now_ms": self._now(),
+        }
+        if not tokens:
+            return frozenset()
+        prolonged = {row[0] for row in await self._database.run("heartbeat", values)}
+        return frozenset(tokens) - prolonged
 
     async def release(self, run_id: str, token: int, *, tenant_id: str = DEFAULT_TENANT) -> None:
         """Give a lease up; see :meth:`CheckpointStorage.release`."""

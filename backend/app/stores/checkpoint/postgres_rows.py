@@ -25,6 +25,7 @@ __all__ = [
     "list_where",
     "listed",
     "located",
+    "lying",
     "seen",
     "step_arrays",
     "step_values",
@@ -101,6 +102,11 @@ def listed(rows: Sequence[Row], *, limit: int) -> tuple[list[Located], bool]:
     return page, bool(rows) and len(page) < rows[0][-1]
 
 
+def lying(rows: Sequence[Row]) -> list[tuple[StoredHead, int]]:
+    """Read the rows of ``lying``: the heads, and the database's time."""
+    return [(_head(row), row[_WIDTH]) for row in rows]
+
+
 def seen(run_no: int, head: StoredHead) -> dict[str, object]:
     """Return the values by which a write knows that the head is still the one that was read.
 
@@ -121,7 +127,7 @@ def head_values(head: StoredHead) -> dict[str, object]:
 
 def claim_values(head: StoredHead) -> dict[str, object]:
     """Return the values of a claim: the head as it is after it, but for the token, which the statement draws."""
-    return head_values(head) | {"holder": head.lease_holder, "expires_ms": head.lease_expires_ms, "crashes": 0}
+    return head_values(head) | {"holder": head.lease_holder, "expires_ms": head.lease_expires_ms}
 
 
 def created_values(head: StoredHead, *, inputs: bytes, now_ms: int | None) -> dict[str, object]:

@@ -18,6 +18,7 @@ from app.stores.checkpoint.rows import StoredHead, holder_of
 
 __all__ = [
     "busy",
+    "dead_letter_text",
     "exists",
     "finished",
     "given_up",
@@ -51,6 +52,14 @@ def busy(head: StoredHead, now_ms: int) -> RunBusyError:
         holder=holder,
         expires_in=expires_in,
         tenant_id=head.tenant_id,
+    )
+
+
+def dead_letter_text(crashes: int) -> str:
+    """Return the error of a run that is not tried again by itself."""
+    return (
+        f"its process ended {crashes} times in a row without recording a step, so it is not resumed by itself any "
+        "more; find out why, and claim it with reopen"
     )
 
 

@@ -86,6 +86,7 @@ class StoredHead(NamedTuple):
     created_ms: int
     updated_ms: int
     tier: Literal["hot", "archived"] = "hot"
+    crashes: int = 0
 
 
 class StoredStep(NamedTuple):
@@ -201,6 +202,7 @@ def head_of(run: StoredRun) -> RunHead:
         created_at=from_ms(head.created_ms),
         updated_at=from_ms(head.updated_ms),
         tier=head.tier,
+        crashes=head.crashes,
     )
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "finished",
     "fork_length",
     "forked",
+    "is_free",
     "prolonged",
     "released",
     "saved",
@@ -151,7 +152,7 @@ def finished(
         return None
     _check_token(head, by, ended=FINAL)
     _check_may_write(head, by, now_ms, ended=FINAL)
-    ended = head._replace(status=status, result_digest=digest, error=error, waiting_for=waiting_for)
+    ended = head._replace(status=status, result_digest=digest, error=error, waiting_for=waiting_for, crashes=0)
     return _without_lease(_moved(ended, now_ms))
 
 
@@ -161,7 +162,7 @@ def aborted(head: StoredHead, *, reason: str | None, now_ms: int) -> StoredHead 
         return None
     if head.status is RunStatus.COMPLETED:
         raise refusals.finished(head)
-    ended = head._replace(status=RunStatus.ABORTED, result_digest=None, error=reason, waiting_for=None)
+    ended = head._replace(status=RunStatus.ABORTED, result_digest=None, error=reason, waiting_for=None, crashes=0)
     return _without_lease(_moved(ended, now_ms))
 
 
@@ -175,11 +176,14 @@ def claimed(
     lease_ms: int,
     steal: bool,
     reopen: bool,
+    crash_limit: int | None,
     token: Callable[[], int],
     now_ms: int,
     is_gone: IsGone,
 ) -> tuple[StoredHead, Holder | None]:
     """Return the head with the lease of ``holder``, and the holder who was superseded, if one was.
+
+    Where the run's holders died ``crash_limit`` times in a row the head is failed instead, without a lease.
 
     Args:
         token: draws a token above every earlier one; called only where the claim is granted.
@@ -194,11 +198,23 @@ def claimed(
     took_over = None if before == holder else before
     if took_over is not None and _is_live(head, now_ms) and not steal and not is_gone(took_over):
         raise refusals.busy(head, now_ms)
-    leased = head._replace(lease_token=token(), lease_holder=holder.encode(), lease_expires_ms=now_ms + lease_ms)
+    crashes = _crashes(head, took_over, wanted=steal or reopen)
+    if crash_limit is not None and crashes >= crash_limit:
+        dead = head._replace(status=RunStatus.FAILED, error=refusals.dead_letter_text(crashes), crashes=crashes)
+        return _without_lease(_moved(dead, now_ms)), took_over
+    leased = head._replace(
+        lease_token=token(), lease_holder=holder.encode(), lease_expires_ms=now_ms + lease_ms, crashes=crashes
+    )
     if head.status is not RunStatus.RUNNING:
         # A new status is a write to the head, which the version counts; a lease alone is not.
         leased = _moved(leased, now_ms)._replace(status=RunStatus.RUNNING, waiting_for=None, error=None)
     return leased, took_over
+
+
+def is_free(head: StoredHead, now_ms: int, is_gone: IsGone) -> bool:
+    """Whether nobody who may live holds a run's lease."""
+    holder = holder_of(head)
+    return holder is None or not _is_live(head, now_ms) or is_gone(holder)
 
 
 def prolonged(head: StoredHead, token: int, *, lease_ms: int, now_ms: int) -> StoredHead:
@@ -268,6 +284,7 @@ def forked(head: StoredHead, new_run_id: str, *, steps: int, head_hash: bytes, n
         created_ms=now_ms,
         updated_ms=now_ms,
         tier="hot",
+        crashes=0,
     )
 
 
@@ -339,9 +356,19 @@ def _moved(head: StoredHead, now_ms: int) -> StoredHead:
 
 
 def _written(head: StoredHead, by: Writer, now_ms: int) -> StoredHead:
-    moved = _moved(head, now_ms)
+    moved = _moved(head, now_ms)._replace(crashes=0)
     # A write without a lease ends one that ran out: its holder has not seen this write, and must not go on.
     return _without_lease(moved) if by.token is None else moved
+
+
+def _crashes(head: StoredHead, took_over: Holder | None, *, wanted: bool) -> int:
+    """Return how many holders in a row ended without a step and without giving the lease up.
+
+    Who takes a run on purpose begins to count anew.
+    """
+    if wanted:
+        return 0
+    return head.crashes if took_over is None else head.crashes + 1
 
 
 def _without_lease(head: StoredHead) -> StoredHead:

@@ -20,7 +20,7 @@ __all__ = ["STATEMENTS", "SqliteRows"]
 _HEAD: Final = (
     "r.run_no, r.tenant_id, r.run_id, r.root_run_id, r.workflow, r.workflow_version, r.status, r.waiting_for, r.error,"
     " r.version, r.next_step_index, r.head_hash, r.inputs_digest, r.result_digest, r.lease_token, r.lease_holder,"
-    " r.lease_expires_ms, r.created_ms, r.updated_ms, r.tier"
+    " r.lease_expires_ms, r.created_ms, r.updated_ms, r.tier, r.crashes"
 )
 _STEP: Final = "idx, step_id, fingerprint, output_digest, hash, version, size_bytes, recorded_ms, meta"
 _VALUES: Final = (
@@ -44,6 +44,13 @@ _LIST: Final = (
     " AND (:workflow IS NULL OR r.workflow = :workflow) AND (:status IS NULL OR r.status = :status)"
     " ORDER BY r.updated_ms DESC, r.run_no DESC LIMIT :limit"
 )
+_LYING: Final = (
+    f"SELECT {_HEAD} FROM checkpoint_runs r"
+    " WHERE r.tenant_id = :tenant AND r.status = 'running' AND r.updated_ms <= :before"
+    " AND (r.lease_expires_ms IS NULL OR r.lease_expires_ms <= :now"
+    "  OR substr(r.lease_holder, 1, length(:host)) = :host)"
+    " AND (:workflow IS NULL OR r.workflow = :workflow) ORDER BY r.updated_ms, r.run_no LIMIT :limit"
+)
 _STEPS: Final = f"SELECT {_STEP}, body FROM checkpoint_steps WHERE run_no = ? AND idx >= ? ORDER BY idx LIMIT ?"
 _RECORDS: Final = f"SELECT {_STEP}, x'' FROM checkpoint_steps WHERE run_no = ? AND idx >= ? ORDER BY idx LIMIT ?"
 _DIGESTS: Final = "SELECT step_id, output_digest FROM checkpoint_steps WHERE run_no = ? ORDER BY idx"
@@ -51,12 +58,13 @@ _DIGESTS: Final = "SELECT step_id, output_digest FROM checkpoint_steps WHERE run
 _INSERT: Final = (
     "INSERT INTO checkpoint_runs (tenant_id, run_id, root_run_id, workflow, workflow_version, status, waiting_for,"
     " error, version, next_step_index, head_hash, inputs_digest, result_digest, lease_token, lease_holder,"
-    " lease_expires_ms, created_ms, updated_ms, tier) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " lease_expires_ms, created_ms, updated_ms, tier, crashes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _UPDATE: Final = (
     "UPDATE checkpoint_runs SET status = ?, waiting_for = ?, error = ?, version = ?, next_step_index = ?,"
-    " head_hash = ?, result_digest = ?, lease_token = ?, lease_holder = ?, lease_expires_ms = ?, updated_ms = ?"
-    " WHERE run_no = ?"
+    " head_hash = ?, result_digest = ?, lease_token = ?, lease_holder = ?, lease_expires_ms = ?, updated_ms = ?,"
+    " crashes = ? WHERE run_no = ?"
 )
 _UPDATE_LEASE: Final = "UPDATE checkpoint_runs SET lease_holder = ?, lease_expires_ms = ? WHERE run_no = ?"
 _NEXT_TOKEN: Final = "UPDATE checkpoint_token SET last = last + 1 RETURNING last"  # noqa: S105 - a lease's number
@@ -92,6 +100,7 @@ STATEMENTS: Final = (
     _FIND_FOR_APPEND,
     _FIND_WHOLE,
     _LIST,
+    _LYING,
     _STEPS,
     _RECORDS,
     _DIGESTS,
@@ -108,7 +117,7 @@ STATEMENTS: Final = (
 """Every statement that looks something up."""
 
 _MAX: Final = 2**63 - 1
-_HEAD_COLUMNS: Final = 20
+_HEAD_COLUMNS: Final = 21
 
 
 class SqliteRows:
@@ -162,6 +171,20 @@ class SqliteRows:
         )
         return map(_located, rows)
 
+    def lying(
+        self, tenant_id: str, *, workflow: str | None, before_ms: int, now_ms: int, host: str, limit: int
+    ) -> list[StoredHead]:
+        """Walk the index of running runs from the one that lies longest."""
+        values = {
+            "tenant": tenant_id,
+            "workflow": workflow,
+            "before": before_ms,
+            "now": now_ms,
+            "host": f"{host}|",
+            "limit": limit,
+        }
+        return [_head(row) for row in self._connection.execute(_LYING, values)]
+
     def steps(self, run_no: int, *, first: int, limit: int | None = None, bodies: bool = True) -> list[StoredStep]:
         """Walk the index of a run's steps."""
         statement = _STEPS if bodies else _RECORDS
@@ -203,6 +226,7 @@ class SqliteRows:
                 head.lease_holder,
                 head.lease_expires_ms,
                 head.updated_ms,
+                head.crashes,
                 run_no,
             ),
         )

@@ -77,6 +77,15 @@ class RunRows(Protocol):
         """Return the runs behind ``query.after`` that match, latest update first, by number where it is the same."""
         ...
 
+    def lying(
+        self, tenant_id: str, *, workflow: str | None, before_ms: int, now_ms: int, host: str, limit: int
+    ) -> list[StoredHead]:
+        """Return running runs that were not written to since ``before_ms``, the one that lies longest first.
+
+        Those only whose lease is none, has ended, or is that of a process of ``host``.
+        """
+        ...
+
     def steps(self, run_no: int, *, first: int, limit: int | None = None, bodies: bool = True) -> list[StoredStep]:
         """Return consecutive steps from the index ``first`` on, in the order of recording."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -478,6 +479,133 @@ class CheckpointContract:
         assert (parked.version, again.head.version) == (1, 2)
         assert again.took_over is None
 
+    async def test_a_run_whose_holders_die_without_a_step_is_a_dead_letter(
+        self, store: CheckpointStorage, clock: FakeClock
+    ) -> None:
+        """After so many crashes in a row a claim fails the run; a step in between begins to count anew."""
+        await store.create("r")
+        for crashes in range(3):
+            claim = await store.claim("r", holder=holder(str(crashes)), lease=LEASE, crash_limit=3)
+            assert claim.head.crashes == crashes
+            clock.pass_(LEASE)
+        await store.append("r", "s", 1, token=claim.token)
+        for crashes in range(1, 3):
+            claim = await store.claim("r", holder=holder(f"again{crashes}"), lease=LEASE, crash_limit=3)
+            assert claim.head.crashes == crashes
+            clock.pass_(LEASE)
+
+        with pytest.raises(RunFinishedError) as caught:
+            await store.claim("r", holder=A, crash_limit=3)
+
+        dead = await store.head("r")
+        assert caught.value.status == "failed"
+        assert dead is not None
+        assert (dead.status, dead.lease, dead.crashes) == (RunStatus.FAILED, None, 3)
+        assert dead.error is not None
+        assert "3 times in a row" in dead.error
+        with pytest.raises(LeaseLostError):
+            await store.append("r", "t", 2, token=claim.token + 1)
+        reopened = await store.claim("r", holder=A, reopen=True, crash_limit=3)
+        assert (reopened.head.status, reopened.head.crashes, reopened.head.error) == (RunStatus.RUNNING, 0, None)
+        assert await store.verify("r") == 1
+
+    async def test_what_is_no_crash(self, store: CheckpointStorage, clock: FakeClock) -> None:
+        """A lease that was given up, a theft, and the holder's own claim count as none."""
+        await store.create("r")
+        for _ in range(3):
+            token = (await store.claim("r", holder=B, lease=LEASE, crash_limit=1)).token
+            await store.release("r", token)
+            await store.claim("r", holder=A, lease=LEASE, crash_limit=1)
+            clock.pass_(LEASE)
+            await store.claim("r", holder=A, lease=LEASE, crash_limit=1)
+            claim = await store.claim("r", holder=B, steal=True, crash_limit=1)
+            assert claim.head.crashes == 0
+            await store.release("r", claim.token)
+
+    async def test_claim_any_takes_what_lies_longest(self, store: CheckpointStorage, clock: FakeClock) -> None:
+        """Runs that nobody holds are claimed one after another, the oldest first; None when there is none left."""
+        for name in ("c", "a", "b"):
+            await store.create(name, workflow="w" if name != "b" else "v")
+            clock.pass_(SECOND)
+        await store.claim("a", holder=B, lease=100 * LEASE)
+        await store.create("done")
+        await store.finish("done", RunStatus.COMPLETED, expected_version=0)
+        await store.create("parked")
+        await store.finish("parked", RunStatus.WAITING, waiting_for="budget", expected_version=0)
+        await store.create("foreign", tenant_id="other")
+        clock.pass_(LEASE)
+        await store.create("fresh")
+
+        first = await store.claim_any(holder=A, idle=LEASE)
+        of_another = await store.claim_any(holder=A, idle=LEASE, workflow="none")
+        second = await store.claim_any(holder=A, idle=LEASE)
+        third = await store.claim_any(holder=A, idle=LEASE)
+        at_once = await store.claim_any(holder=A, idle=timedelta(0))
+
+        assert first is not None
+        assert second is not None
+        assert at_once is not None
+        assert (first.head.run_id, second.head.run_id, at_once.head.run_id) == ("c", "b", "fresh")
+        assert (of_another, third) == (None, None)
+        assert (await store.append("c", "s", 1, token=first.token)).version == 1
+
+    async def test_claim_any_takes_over(self, store: CheckpointStorage, clock: FakeClock, gone: set[Holder]) -> None:
+        """A lease that ran out, and one of a process that is gone, are no obstacle; a dead letter is passed over."""
+        for name in ("expired", "gone", "dead"):
+            await store.create(name)
+        await store.claim("dead", holder=B, lease=SECOND)
+        await store.claim("expired", holder=B, lease=SECOND)
+        await store.claim("gone", holder=B, lease=100 * LEASE)
+        clock.pass_(SECOND)
+        await store.claim("dead", holder=holder("third"), lease=SECOND)
+        clock.pass_(LEASE)
+
+        found = await store.claim_any(holder=A, crash_limit=2)
+        held = await store.claim_any(holder=A, crash_limit=2)
+        gone.add(B)
+        from_gone = await store.claim_any(holder=A, crash_limit=2)
+
+        assert found is not None
+        assert (found.head.run_id, found.took_over) == ("expired", B)
+        assert held is None
+        assert from_gone is not None
+        assert (from_gone.head.run_id, from_gone.took_over) == ("gone", B)
+        dead = await store.head("dead")
+        assert dead is not None
+        assert dead.status is RunStatus.FAILED
+
+    async def test_claim_any_gives_a_run_to_one(self, store: CheckpointStorage) -> None:
+        """Callers that ask at the same moment get different runs, and none twice."""
+        for number in range(8):
+            await store.create(f"r{number}")
+
+        claims = await asyncio.gather(
+            *(store.claim_any(holder=holder(str(number)), idle=timedelta(0)) for number in range(12))
+        )
+
+        granted = sorted(claim.head.run_id for claim in claims if claim is not None)
+        assert granted == [f"r{number}" for number in range(8)]
+
+    async def test_heartbeats_of_many_runs(self, store: CheckpointStorage, clock: FakeClock) -> None:
+        """Leases are prolonged together; those that are lost are named, and the others do not suffer."""
+        tokens = {}
+        for name in ("a", "b", "c", "d"):
+            await store.create(name)
+            tokens[name] = (await store.claim(name, holder=A, lease=LEASE)).token
+        await store.claim("b", holder=B, steal=True)
+        await store.release("c", tokens["c"])
+        clock.pass_(20 * SECOND)
+
+        refused = await store.heartbeat_all(tokens | {"nowhere": 7}, lease=LEASE)
+
+        assert refused == {"b", "c", "nowhere"}
+        assert await store.heartbeat_all({}) == frozenset()
+        for name in ("a", "d"):
+            head = await store.head(name)
+            assert head is not None
+            assert head.lease is not None
+            assert head.lease.expires_at == datetime.fromtimestamp(clock.now_ms / 1000, tz=UTC) + LEASE
+
     # --- finish and abort ---------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize(
@@ -862,6 +990,8 @@ class CheckpointContract:
             store.heartbeat(bad, 1),
             store.release(bad, 1),
             store.list_runs(tenant_id=bad),
+            store.heartbeat_all({bad: 1}),
+            store.claim_any(holder=A, tenant_id=bad),
         ):
             with pytest.raises(InvalidInputError):
                 await verb
@@ -975,6 +1105,13 @@ class CheckpointContract:
             store.claim("r", holder="me"),  # type: ignore[arg-type]
             store.claim("r", holder=holder("x", host="a|b")),
             store.heartbeat("r", 1, lease=timedelta(0)),
+            store.heartbeat_all({"r": 0}),
+            store.heartbeat_all(["r"]),  # type: ignore[arg-type]
+            store.claim("r", holder=A, crash_limit=0),
+            store.claim_any(holder=A, crash_limit=0),
+            store.claim_any(holder=A, idle=-SECOND),
+            store.claim_any(holder=A, lease=timedelta(0)),
+            store.claim_any(holder="me"),  # type: ignore[arg-type]
             store.finish("r", RunStatus.RUNNING, expected_version=0),
             store.finish("r", "done", expected_version=0),  # type: ignore[arg-type]
             store.finish("r", RunStatus.WAITING, result=1, expected_version=0),

@@ -245,6 +245,8 @@ VALUES: dict[str, Any] = {
     "run_ids": ["r1", "r2"],
     "tokens": [1, 2],
     "lease_ms": 1000,
+    "idle_ms": 1000,
+    "host": "h|",
     "holder": "h",
     "expires_ms": 1,
     "waiting_for": None,

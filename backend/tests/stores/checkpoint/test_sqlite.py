@@ -148,7 +148,7 @@ async def test_every_lookup_goes_by_an_index(
 
 def _any_values(statement: str) -> dict[str, object] | tuple[object, ...]:
     if ":tenant" in statement:
-        names = ("tenant", "from", "to", "after_ms", "after_no", "workflow", "status", "limit")
+        names = ("tenant", "from", "to", "after_ms", "after_no", "workflow", "status", "limit", "before", "now", "host")
         return dict.fromkeys(names, 1)
     return (1,) * statement.count("?")
 

@@ -102,15 +102,52 @@ class BesideMemory(RuleBasedStateMachine):
         """Create a run."""
         self.both(lambda store: store.create(run_id, workflow=run_id, inputs=inputs, tenant_id=tenant_id))
 
-    @rule(run_id=RUNS, tenant_id=TENANTS, who=st.sampled_from(HOLDERS), steal=st.booleans(), reopen=st.booleans())
-    def claim(self, run_id: str, tenant_id: str, who: Holder, *, steal: bool, reopen: bool) -> None:
+    @rule(
+        run_id=RUNS,
+        tenant_id=TENANTS,
+        who=st.sampled_from(HOLDERS),
+        steal=st.booleans(),
+        reopen=st.booleans(),
+        limit=st.sampled_from([None, None, 1, 2]),
+    )
+    def claim(self, *, run_id: str, tenant_id: str, who: Holder, steal: bool, reopen: bool, limit: int | None) -> None:
         """Claim a run."""
         answer = self.both(
-            lambda store: store.claim(run_id, holder=who, steal=steal, reopen=reopen, tenant_id=tenant_id)
+            lambda store: store.claim(
+                run_id, holder=who, steal=steal, reopen=reopen, crash_limit=limit, tenant_id=tenant_id
+            )
         )
         if not isinstance(answer, tuple):
             assert answer.token > max(self.tokens.values(), default=0)
             self.tokens[tenant_id, run_id] = answer.token
+
+    @rule(
+        tenant_id=TENANTS,
+        who=st.sampled_from(HOLDERS),
+        seconds=st.sampled_from([0, 1, 30]),
+        workflow=st.sampled_from([None, None, "r2"]),
+        limit=st.sampled_from([None, 2]),
+    )
+    def claim_any(self, tenant_id: str, who: Holder, seconds: int, workflow: str | None, limit: int | None) -> None:
+        """Claim what lies longest."""
+        answer = self.both(
+            lambda store: store.claim_any(
+                holder=who,
+                idle=timedelta(seconds=seconds),
+                workflow=workflow,
+                crash_limit=limit,
+                tenant_id=tenant_id,
+            )
+        )
+        if answer is not None:
+            assert answer.token > max(self.tokens.values(), default=0)
+            self.tokens[tenant_id, answer.head.run_id] = answer.token
+
+    @rule(tenant_id=TENANTS, offset=OFFSETS)
+    def heartbeat_all(self, tenant_id: str, offset: int) -> None:
+        """Prolong every lease."""
+        tokens = {run: max(1, token + offset) for (tenant, run), token in self.tokens.items() if tenant == tenant_id}
+        self.both(lambda store: store.heartbeat_all(tokens, tenant_id=tenant_id))
 
     @rule(run_id=RUNS, tenant_id=TENANTS, offset=OFFSETS, release=st.booleans())
     def lease(self, run_id: str, tenant_id: str, offset: int, *, release: bool) -> None:

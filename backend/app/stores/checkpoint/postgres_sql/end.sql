@@ -1,7 +1,7 @@
 -- Ends or parks a run as it was read: its status, and what belongs to it; the lease is given up.
 --
 -- run_no; seen_version, seen_token, seen_expires_ms: of the head that the decision was made on.
--- status, waiting_for, error, result_digest, version, updated_ms: the head's columns after it.
+-- status, waiting_for, error, result_digest, crashes, version, updated_ms: the head's columns after it.
 -- result: the body of the result, NULL for none.
 --
 -- One row (run_no): ended. No row: the head has moved since it was read, and nothing was changed.
@@ -9,7 +9,7 @@
 WITH moved AS (
     UPDATE nova_runs
     SET status = %(status)s, waiting_for = %(waiting_for)s, error = %(error)s, result_digest = %(result_digest)b::bytea,
-        lease_holder = NULL, lease_expires_ms = NULL, crashes = 0,
+        lease_holder = NULL, lease_expires_ms = NULL, crashes = %(crashes)s::integer,
         version = %(version)s::bigint, updated_ms = %(updated_ms)s::bigint
     WHERE run_no = %(run_no)s::bigint
       AND version = %(seen_version)s::bigint
