@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import psycopg
 import pytest
 from blockbuster import BlockBuster
 
@@ -122,6 +123,14 @@ async def test_a_save_does_not_overlook_a_step(store: CheckpointStore, other: Ch
     assert await store.verify("r") == 1
 
 
+async def test_a_save_does_not_overlook_an_end(store: CheckpointStore, other: CheckpointStore) -> None:
+    """Who saves by the version that was read is told that the run was parked in between."""
+    before(store, "save", lambda: other.finish("r", RunStatus.WAITING, waiting_for="budget", expected_version=0))
+
+    with pytest.raises(CheckpointConflictError):
+        await store.save("r", 1, step_outputs={"a": 1}, expected_version=0)
+
+
 async def test_a_save_does_not_overlook_a_takeover(store: CheckpointStore, other: CheckpointStore) -> None:
     """Who saves by a token that was just superseded is told so."""
     token = (await store.claim("r", holder=A)).token
@@ -170,6 +179,23 @@ async def test_a_delete_takes_the_step_that_was_just_recorded(
     before(store, "delete", lambda: other.append("r", "s", 1, expected_version=0))
 
     assert await store.delete("r") is True
+
+    assert database.value("SELECT count(*) FROM nova_steps") == 0
+
+
+async def test_a_delete_waits_for_the_step_that_is_being_recorded(
+    store: CheckpointStore, database: Database, clock: FakeClock
+) -> None:
+    """A step that is committed while a delete waits for the head is deleted with it."""
+    with psycopg.connect(database.dsn) as writer:
+        writer.execute("UPDATE nova_runs SET version = 1, next_step_index = 1")
+        writer.execute("INSERT INTO nova_steps SELECT run_no, 0, 1, 0, 1, 's', '', 'd', 'h', 'm', 'b' FROM nova_runs")
+        deleting = asyncio.ensure_future(store.delete("r"))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+        while not database.value(waiting, database.name):  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0)
+        writer.commit()
+        assert await deleting is True
 
     assert database.value("SELECT count(*) FROM nova_steps") == 0
 

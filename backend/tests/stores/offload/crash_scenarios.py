@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from app.stores.archive.directory import DirectoryArchive
@@ -47,6 +48,7 @@ class CountedArchive(DirectoryArchive):
 
 async def daily_job(child: Child) -> None:
     """Copy and purge what is there, one segment for each run."""
+    assert isinstance(child.database, Path), "a file"
     clock = int(child.database.with_suffix(".clock").read_text())
     ledger: Any = SqliteLedger(child.database, clock=lambda: clock)
     archive = CountedArchive(child.database.with_suffix(".archive"), child)

@@ -7,7 +7,7 @@ CREATE TABLE nova_schema (
     applied_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (component, version)
 );
-INSERT INTO nova_schema (component, version) VALUES ('checkpoint', 1);
+INSERT INTO nova_schema (component, version) VALUES ('checkpoint', 1), ('checkpoint', 2);
 
 -- Runs: a small head that every write moves, what is large about a run beside it, and steps that are never changed.
 --
@@ -20,7 +20,7 @@ CREATE SEQUENCE nova_lease_token AS bigint;
 
 -- lease_token is the highest token that was given for the run; lease_holder is NULL where no lease is held.
 -- crashes counts the holders in a row that ended without recording a step and without giving their lease up.
--- tier, archived_version, archived_hash, archive_key: where the run lies, and which version of it the archive has.
+-- tier: where the run's steps lie.
 --
 -- Moving the head must stay a heap-only update, because it happens at every step: no index has a column that a step
 -- changes. Lists are by the time of the update all the same: their indexes have its minute, which a step changes at
@@ -50,9 +50,6 @@ CREATE TABLE nova_runs (
     result_digest    bytea,
     lease_holder     text    COLLATE "C",
     tier             text    COLLATE "C" NOT NULL DEFAULT 'hot' CHECK (tier IN ('hot', 'archived')),
-    archived_version bigint,
-    archived_hash    bytea,
-    archive_key      text,
     CONSTRAINT nova_runs_by_id UNIQUE (tenant_id, run_id)
 ) WITH (fillfactor = 70);
 
@@ -91,3 +88,74 @@ CREATE TABLE nova_steps (
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE nova_steps ALTER COLUMN meta SET STORAGE EXTERNAL;
 ALTER TABLE nova_steps ALTER COLUMN body SET STORAGE EXTERNAL;
+
+-- What the database knows of the archive. It alone says what is in it: an object counts from the commit of its segment.
+--
+-- Times are ms since 1970 UTC; hashes are 32 bytes of SHA-256. A run whose tier is 'archived' keeps its head and its
+-- values here; its steps lie in the segment that nova_archive_frames names. The tables, columns and states are those of
+-- sqlite_schema/0002_archive.sql, which says what each is for.
+
+-- What the job walks. No step changes a column of it, so a step stays a heap-only update.
+CREATE INDEX nova_runs_hot ON nova_runs (tenant_id, run_no) WHERE tier = 'hot';
+
+CREATE TABLE nova_archive_store (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    store_id text    NOT NULL
+);
+
+CREATE TABLE nova_archive_lease (
+    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    epoch      bigint  NOT NULL,
+    holder     text,
+    expires_ms bigint
+);
+INSERT INTO nova_archive_lease (epoch) VALUES (0);
+
+CREATE TABLE nova_archive_jobs (
+    epoch      bigint PRIMARY KEY,
+    verb       text   NOT NULL,
+    holder     text   NOT NULL,
+    started_ms bigint NOT NULL,
+    ended_ms   bigint,
+    outcome    text,
+    report     text
+);
+
+CREATE TABLE nova_archive_segments (
+    segment_no bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id  text    COLLATE "C" NOT NULL,
+    object_key text    COLLATE "C" NOT NULL UNIQUE,
+    epoch      bigint  NOT NULL,
+    state      text    COLLATE "C" NOT NULL
+               CHECK (state IN ('writing', 'live', 'adopted', 'suspect', 'abandoned', 'deleting', 'deleted')),
+    runs       integer NOT NULL DEFAULT 0,
+    steps      bigint  NOT NULL DEFAULT 0,
+    size_bytes bigint  NOT NULL DEFAULT 0,
+    sha256     bytea,
+    changed_ms bigint  NOT NULL,
+    checked_ms bigint
+);
+CREATE INDEX nova_archive_segments_by_state ON nova_archive_segments (state, tenant_id);
+
+CREATE TABLE nova_archive_frames (
+    run_no      bigint  PRIMARY KEY REFERENCES nova_runs ON DELETE CASCADE,
+    segment_no  bigint  NOT NULL REFERENCES nova_archive_segments,
+    version     bigint  NOT NULL,
+    "offset"    bigint  NOT NULL,
+    length      bigint  NOT NULL,
+    steps       integer NOT NULL,
+    sha256      bytea   NOT NULL,
+    rows_sha256 bytea   NOT NULL,
+    restored_ms bigint
+);
+CREATE INDEX nova_archive_frames_by_segment ON nova_archive_frames (segment_no);
+
+CREATE TABLE nova_archive_tombstones (
+    tenant_id  text   COLLATE "C" NOT NULL,
+    run_id     text   COLLATE "C" NOT NULL,
+    created_ms bigint NOT NULL,
+    deleted_ms bigint NOT NULL,
+    object_key text,
+    PRIMARY KEY (tenant_id, run_id, created_ms)
+);
+CREATE INDEX nova_archive_tombstones_unwritten ON nova_archive_tombstones (tenant_id) WHERE object_key IS NULL;
