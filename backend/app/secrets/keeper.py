@@ -23,7 +23,7 @@ from app.secrets.vault import Reading, VaultConfig, VaultReader
 
 __all__ = ["SecretKeeper", "close_secrets", "keeper"]
 
-SHORTEST_LOOK_S: Final = 1.0
+SHORTEST_LOOK_S: Final = 0.25
 """Rejections look for a newer version at most this often, however many connections are rejected at once."""
 
 JITTER: Final = 0.2

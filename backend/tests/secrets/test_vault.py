@@ -54,7 +54,7 @@ def test_a_rotation_reaches_whoever_holds_the_source(bao: OpenBaoServer, keep: S
 
 
 def test_a_rejection_asks_vault_at_once(bao: OpenBaoServer) -> None:
-    """And no more than once a second, however many connections are rejected."""
+    """And no more than four times a second, however many connections are rejected."""
     clock = FakeClock()
     reads = []
 
