@@ -39,7 +39,7 @@ JOB_LEASE: Final = timedelta(minutes=15)
 ABANDONED_FOR: Final = timedelta(days=7)
 """How long the key of an abandoned segment is deleted again by every job: an upload may arrive late."""
 
-SegmentState = Literal["writing", "live", "adopted", "suspect", "abandoned", "deleting", "deleted"]
+SegmentState = Literal["writing", "live", "suspect", "abandoned", "deleting", "deleted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +65,16 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentRow:
-    """A segment as the database knows it; ``live_runs`` are those whose archived copy it is now."""
+    """A segment as the database knows it; ``live_runs`` are those whose archived copy it is now.
+
+    One that was ``adopted`` may hold what this database does not know; it is never rewritten or deleted as unused.
+    """
 
     segment_no: int
     tenant_id: str
     object_key: str
     epoch: int
+    adopted: bool
     state: SegmentState
     runs: int
     steps: int

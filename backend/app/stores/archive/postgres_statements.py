@@ -105,7 +105,7 @@ _TO_PURGE: Final = (
     f" AND r.updated_ms <= {_NOW} - %(retention_ms)s::bigint"
     f" AND (f.restored_ms IS NULL OR f.restored_ms <= {_NOW} - %(retention_ms)s::bigint)"
     f" AND (r.lease_expires_ms IS NULL OR r.lease_expires_ms <= {_NOW})"
-    " AND f.version = r.version AND s.state IN ('live', 'adopted')"
+    " AND f.version = r.version AND s.state = 'live'"
 )
 PURGEABLE: Final = (
     f"SELECT r.run_no, f.segment_no FROM {_PURGE_FROM} WHERE r.tenant_id = %(tenant_id)s"
@@ -131,8 +131,8 @@ COUNT_CANDIDATES: Final = (
 # --- looking after the segments ---------------------------------------------------------------------------------------
 
 _SEGMENT: Final = (
-    "SELECT s.segment_no, s.tenant_id, s.object_key, s.epoch, s.state, s.runs, s.steps, s.size_bytes, s.sha256,"
-    " (SELECT count(*) FROM nova_archive_frames AS f WHERE f.segment_no = s.segment_no),"
+    "SELECT s.segment_no, s.tenant_id, s.object_key, s.epoch, s.adopted, s.state, s.runs, s.steps, s.size_bytes,"
+    " s.sha256, (SELECT count(*) FROM nova_archive_frames AS f WHERE f.segment_no = s.segment_no),"
     " (SELECT coalesce(sum(f.length), 0)::bigint FROM nova_archive_frames AS f WHERE f.segment_no = s.segment_no)"
     " FROM nova_archive_segments AS s"
 )
@@ -148,11 +148,11 @@ PLACED: Final = (
 _UNUSED: Final = "NOT EXISTS (SELECT FROM nova_archive_frames AS f WHERE f.segment_no = s.segment_no)"
 DROP_UNUSED: Final = (
     "UPDATE nova_archive_segments AS s SET state = 'deleting', changed_ms = %(now_ms)s"
-    f" WHERE s.segment_no = %(segment_no)s AND s.state = 'live' AND {_UNUSED}"
+    f" WHERE s.segment_no = %(segment_no)s AND s.state = 'live' AND NOT s.adopted AND {_UNUSED}"
 )
 DROP_ALL_UNUSED: Final = (
     "UPDATE nova_archive_segments AS s SET state = 'deleting', changed_ms = %(now_ms)s"
-    f" WHERE s.state = 'live' AND {_UNUSED}"
+    f" WHERE s.state IN ('live', 'suspect') AND NOT s.adopted AND {_UNUSED}"
 )
 ABANDON_EARLIER: Final = (
     "UPDATE nova_archive_segments SET state = 'abandoned', changed_ms = %(now_ms)s"
@@ -166,11 +166,11 @@ SWEPT: Final = (
 )
 CHECKED: Final = (
     "UPDATE nova_archive_segments SET checked_ms = %(now_ms)s,"
-    " state = CASE state WHEN 'suspect' THEN 'adopted' ELSE state END WHERE segment_no = %(segment_no)s"
+    " state = CASE state WHEN 'suspect' THEN 'live' ELSE state END WHERE segment_no = %(segment_no)s"
 )
 SUSPECT: Final = (
     "UPDATE nova_archive_segments SET state = 'suspect', changed_ms = %(now_ms)s"
-    " WHERE segment_no = %(segment_no)s AND state IN ('live', 'adopted', 'suspect')"
+    " WHERE segment_no = %(segment_no)s AND state IN ('live', 'suspect')"
 )
 ARCHIVED_ONLY_IN: Final = (
     "SELECT r.tenant_id, r.run_id FROM nova_archive_frames AS f JOIN nova_runs AS r ON r.run_no = f.run_no"
@@ -195,7 +195,7 @@ ERASE: Final = (
 )
 DROP_TENANT_SEGMENTS: Final = (
     "UPDATE nova_archive_segments SET state = CASE state WHEN 'writing' THEN 'abandoned' ELSE 'deleting' END,"
-    " changed_ms = %(now_ms)s WHERE tenant_id = %(tenant_id)s AND state IN ('writing', 'live', 'adopted', 'suspect')"
+    " changed_ms = %(now_ms)s WHERE tenant_id = %(tenant_id)s AND state IN ('writing', 'live', 'suspect')"
 )
 TENANT_LEFTOVERS: Final = (
     f"{_SEGMENT} WHERE s.tenant_id = %(tenant_id)s AND s.state IN ('abandoned', 'deleting') ORDER BY s.segment_no"
@@ -221,8 +221,8 @@ BURY: Final = (
 
 KNOWN_KEYS: Final = "SELECT object_key, state FROM nova_archive_segments WHERE object_key = ANY(%(keys)s::text[])"
 ADOPT_SEGMENT: Final = (
-    "INSERT INTO nova_archive_segments (tenant_id, object_key, epoch, state, runs, steps, size_bytes, sha256,"
-    " changed_ms, checked_ms) VALUES (%(tenant_id)s, %(object_key)s, %(epoch)s, 'adopted', %(runs)s, %(steps)s,"
+    "INSERT INTO nova_archive_segments (tenant_id, object_key, epoch, adopted, state, runs, steps, size_bytes, sha256,"
+    " changed_ms, checked_ms) VALUES (%(tenant_id)s, %(object_key)s, %(epoch)s, true, 'live', %(runs)s, %(steps)s,"
     " %(size_bytes)s, %(sha256)b, %(now_ms)s, %(now_ms)s) RETURNING segment_no"
 )
 IS_BURIED: Final = (

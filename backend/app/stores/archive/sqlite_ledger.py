@@ -263,7 +263,7 @@ class SqliteLedger:
     ) -> Sequence[SegmentRow]:
         """Return segments; see :meth:`ArchiveLedger.segments`."""
         values = {"states": json.dumps(list(states)), "tenant": tenant_id, "after": after, "limit": limit}
-        return [SegmentRow(**row) for row in await self._all(sql.SEGMENTS, values)]
+        return [_segment(row) for row in await self._all(sql.SEGMENTS, values)]
 
     async def placed(self, segment_no: int) -> Sequence[Placed]:
         """Return the runs of a segment; see :meth:`ArchiveLedger.placed`."""
@@ -283,7 +283,7 @@ class SqliteLedger:
         def work(connection: sqlite3.Connection, now_ms: int) -> list[SegmentRow]:
             connection.execute(sql.ABANDON_EARLIER, (now_ms, lease.epoch))
             connection.execute(sql.DROP_ALL_UNUSED, (now_ms,))
-            return [SegmentRow(**row) for row in _dicts(connection.execute(sql.LEFTOVERS))]
+            return [_segment(row) for row in _dicts(connection.execute(sql.LEFTOVERS))]
 
         return await self._fenced(lease, work)
 
@@ -327,9 +327,7 @@ class SqliteLedger:
                 if name in counts:
                     counts[name] = removed
             connection.execute(sql.DROP_TENANT_SEGMENTS, (now_ms, tenant_id))
-            segments = tuple(
-                SegmentRow(**row) for row in _dicts(connection.execute(sql.TENANT_LEFTOVERS, (tenant_id,)))
-            )
+            segments = tuple(_segment(row) for row in _dicts(connection.execute(sql.TENANT_LEFTOVERS, (tenant_id,))))
             return Erased(runs=counts["runs"], steps=counts["steps"], segments=segments)
 
         return await self._fenced(lease, work)
@@ -469,3 +467,7 @@ def _frame_values(placed: Placed, segment_no: int) -> dict[str, Any]:
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _segment(row: dict[str, Any]) -> SegmentRow:
+    return SegmentRow(**{**row, "adopted": bool(row["adopted"])})

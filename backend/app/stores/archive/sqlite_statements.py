@@ -63,7 +63,7 @@ _TO_PURGE: Final = (
     "r.tier = 'hot' AND r.status IN ('completed', 'failed', 'aborted') AND r.updated_ms <= {until}"
     " AND (f.restored_ms IS NULL OR f.restored_ms <= {until})"
     " AND (r.lease_expires_ms IS NULL OR r.lease_expires_ms <= :now)"
-    " AND f.version = r.version AND s.state IN ('live', 'adopted')"
+    " AND f.version = r.version AND s.state = 'live'"
 )
 PURGEABLE: Final = (
     f"SELECT r.run_no, f.segment_no FROM checkpoint_runs r INDEXED BY checkpoint_runs_hot{_PURGE_FROM}"
@@ -85,8 +85,8 @@ COUNT_CANDIDATES: Final = (
 # --- looking after the segments ---------------------------------------------------------------------------------------
 
 _SEGMENT: Final = (
-    "SELECT s.segment_no, s.tenant_id, s.object_key, s.epoch, s.state, s.runs, s.steps, s.size_bytes, s.sha256,"
-    " (SELECT count(*) FROM archive_frames f WHERE f.segment_no = s.segment_no) AS live_runs,"
+    "SELECT s.segment_no, s.tenant_id, s.object_key, s.epoch, s.adopted, s.state, s.runs, s.steps, s.size_bytes,"
+    " s.sha256, (SELECT count(*) FROM archive_frames f WHERE f.segment_no = s.segment_no) AS live_runs,"
     " (SELECT coalesce(sum(f.length), 0) FROM archive_frames f WHERE f.segment_no = s.segment_no) AS live_bytes"
     " FROM archive_segments s"
 )
@@ -101,13 +101,14 @@ PLACED: Final = (
 _UNUSED: Final = "NOT EXISTS (SELECT 1 FROM archive_frames f WHERE f.segment_no = archive_segments.segment_no)"
 DROP_UNUSED: Final = (
     "UPDATE archive_segments SET state = 'deleting', changed_ms = ? WHERE segment_no = ? AND state = 'live'"
-    f" AND {_UNUSED}"
+    f" AND adopted = 0 AND {_UNUSED}"
 )
 ABANDON_EARLIER: Final = (
     "UPDATE archive_segments SET state = 'abandoned', changed_ms = ? WHERE state = 'writing' AND epoch < ?"
 )
 DROP_ALL_UNUSED: Final = (
-    f"UPDATE archive_segments SET state = 'deleting', changed_ms = ? WHERE state = 'live' AND {_UNUSED}"
+    "UPDATE archive_segments SET state = 'deleting', changed_ms = ? WHERE state IN ('live', 'suspect')"
+    f" AND adopted = 0 AND {_UNUSED}"
 )
 LEFTOVERS: Final = f"{_SEGMENT} WHERE s.state IN ('abandoned', 'deleting') ORDER BY s.segment_no"
 SWEPT: Final = (
@@ -115,12 +116,12 @@ SWEPT: Final = (
     " AND (state = 'deleting' OR (state = 'abandoned' AND changed_ms <= :until))"
 )
 CHECKED: Final = (
-    "UPDATE archive_segments SET checked_ms = ?, state = CASE state WHEN 'suspect' THEN 'adopted' ELSE state END"
+    "UPDATE archive_segments SET checked_ms = ?, state = CASE state WHEN 'suspect' THEN 'live' ELSE state END"
     " WHERE segment_no = ?"
 )
 SUSPECT: Final = (
     "UPDATE archive_segments SET state = 'suspect', changed_ms = ? WHERE segment_no = ?"
-    " AND state IN ('live', 'adopted', 'suspect')"
+    " AND state IN ('live', 'suspect')"
 )
 ARCHIVED_ONLY_IN: Final = (
     "SELECT r.tenant_id, r.run_id FROM archive_frames f JOIN checkpoint_runs r ON r.run_no = f.run_no"
@@ -146,7 +147,7 @@ ERASE: Final = (
 )
 DROP_TENANT_SEGMENTS: Final = (
     "UPDATE archive_segments SET state = CASE state WHEN 'writing' THEN 'abandoned' ELSE 'deleting' END,"
-    " changed_ms = ? WHERE tenant_id = ? AND state IN ('writing', 'live', 'adopted', 'suspect')"
+    " changed_ms = ? WHERE tenant_id = ? AND state IN ('writing', 'live', 'suspect')"
 )
 TENANT_LEFTOVERS: Final = (
     f"{_SEGMENT} WHERE s.tenant_id = ? AND s.state IN ('abandoned', 'deleting') ORDER BY s.segment_no"
@@ -165,8 +166,8 @@ KNOWN_KEYS: Final = (
     "SELECT object_key, state FROM archive_segments WHERE object_key IN (SELECT value FROM json_each(?))"
 )
 ADOPT_SEGMENT: Final = (
-    "INSERT INTO archive_segments (tenant_id, object_key, epoch, state, runs, steps, size_bytes, sha256, changed_ms,"
-    " checked_ms) VALUES (?, ?, ?, 'adopted', ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO archive_segments (tenant_id, object_key, epoch, adopted, state, runs, steps, size_bytes, sha256,"
+    " changed_ms, checked_ms) VALUES (?, ?, ?, 1, 'live', ?, ?, ?, ?, ?, ?)"
 )
 IS_BURIED: Final = (
     "SELECT 1 FROM archive_tombstones WHERE tenant_id = ? AND (run_id = ? AND created_ms = ?"

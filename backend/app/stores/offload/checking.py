@@ -15,7 +15,7 @@ from app.stores.offload.report import Progress
 
 __all__ = ["COUNTED", "check_all", "check_segment", "check_some"]
 
-COUNTED: Final[tuple[SegmentState, ...]] = ("live", "adopted", "suspect")
+COUNTED: Final[tuple[SegmentState, ...]] = ("live", "suspect")
 """The states in which a segment's object must be there."""
 
 _PAGE: Final = 1_000
@@ -40,7 +40,7 @@ async def check_some(job: Job, count: int, *, generator: random.Random) -> None:
     numbers: list[SegmentRow] = []
     seen = after = 0
     # Reservoir sampling: each segment has the same chance, however many there are.
-    while page := await job.ledger.segments(states=("live", "adopted"), after=after, limit=_PAGE):
+    while page := await job.ledger.segments(states=("live",), after=after, limit=_PAGE):
         for segment in page:
             seen += 1
             if len(numbers) < count:

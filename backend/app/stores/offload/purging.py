@@ -49,7 +49,7 @@ async def mark_suspect(job: Job, segment: SegmentRow) -> None:
 
 
 async def _is_there(job: Job, segment_no: int) -> bool:
-    (segment,) = await job.ledger.segments(states=("live", "adopted", "suspect"), after=segment_no - 1, limit=1)
+    (segment,) = await job.ledger.segments(states=("live", "suspect"), after=segment_no - 1, limit=1)
     if await job.archive.size(segment.object_key) == segment.size_bytes:
         return True
     await mark_suspect(job, segment)

@@ -22,7 +22,11 @@ async def rewrite_mostly_dead(job: Job, *, below: float = 0.5) -> None:
     after = done = 0
     while page := await job.ledger.segments(states=("live",), after=after, limit=_PAGE):
         for segment in page:
-            if 0 < segment.live_bytes < below * segment.size_bytes and segment.live_runs < segment.runs:
+            if (
+                not segment.adopted
+                and 0 < segment.live_bytes < below * segment.size_bytes
+                and segment.live_runs < segment.runs
+            ):
                 if job.out_of_time():
                     return
                 await _rewrite(job, segment)

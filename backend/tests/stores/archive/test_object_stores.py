@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,12 +12,13 @@ from blockbuster import BlockBuster
 
 from app.credentials import Credential, fixed
 from app.errors import ArchiveObjectMissingError, ArchiveUnavailableError, ConfigurationError
-from app.stores.archive.contract import ObjectInfo, ObjectStore
+from app.stores.archive.contract import ObjectStore
 from app.stores.archive.directory import DirectoryArchive
 from app.stores.archive.memory import MemoryArchive
 from app.stores.archive.r2 import R2Archive
 from tests.support.servers.s3 import S3Server
 
+from .below import Below
 from .contract import DATA, KEY, ObjectStoreContract, keys
 
 
@@ -114,61 +114,13 @@ def _r2(server: S3Server, *, bucket: str | None = None, secret: str | None = Non
     )
 
 
-class _Below:
-    """An archive below a prefix of its own, so that tests on one server do not see each other's objects."""
-
-    def __init__(self, archive: ObjectStore) -> None:
-        self._archive = archive
-        self._prefix = f"t{uuid.uuid4().hex}/"
-        self.location = archive.location
-
-    async def put_new(self, key: str, data: bytes) -> None:
-        with _own_keys(self._prefix):
-            await self._archive.put_new(self._prefix + key, data)
-
-    async def get(self, key: str) -> bytes:
-        with _own_keys(self._prefix):
-            return await self._archive.get(self._prefix + key)
-
-    async def get_range(self, key: str, offset: int, length: int) -> bytes:
-        with _own_keys(self._prefix):
-            return await self._archive.get_range(self._prefix + key, offset, length)
-
-    async def size(self, key: str) -> int | None:
-        return await self._archive.size(self._prefix + key)
-
-    async def delete(self, key: str) -> None:
-        await self._archive.delete(self._prefix + key)
-
-    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        async for info in self._archive.list(self._prefix + prefix):
-            yield ObjectInfo(key=info.key.removeprefix(self._prefix), size_bytes=info.size_bytes)
-
-    async def close(self) -> None:
-        await self._archive.close()
-
-
-class _own_keys:  # noqa: N801 - a context manager
-    """Tell errors by the key that the test knows."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if error is not None and hasattr(error, "key"):
-            error.key = error.key.removeprefix(self._prefix)
-
-
 class TestR2Archive(ObjectStoreContract):
     """A bucket of a real S3 server, through obstore."""
 
     @pytest.fixture
     def make_archive(self, server: S3Server) -> Callable[[], ObjectStore]:
         """Make an archive below a prefix of its own."""
-        below = _Below(_r2(server))
+        below = Below(_r2(server))
         return lambda: below
 
     async def test_wrong_credentials_are_a_configuration_error(self, server: S3Server) -> None:

@@ -228,7 +228,7 @@ class Campaign:
             assert after.head.tier == ("archived" if ended else "hot")
         for tenant_id, run_id in self._deleted:
             assert await world.store.load(run_id, tenant_id=tenant_id) is None, f"{run_id} came back"
-        rows = await world.ledger.segments(states=("live", "adopted", "suspect"))
+        rows = await world.ledger.segments(states=("live", "suspect"))
         there = {info.key async for info in world.objects.list(keys.SEGMENTS)}
         assert {row.object_key for row in rows} == there, "orphans, or segments without an object"
         assert sum(row.live_runs for row in rows) == len(self._expected), "a run without a copy, or with two"

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-import boto3
 import pytest
 from blockbuster import BlockBuster
 
 from app.credentials import fixed
 from app.stores.archive.r2 import R2Archive
 from app.stores.sqlite import schema
+from tests.stores.archive.below import Below
 from tests.stores.checkpoint.conftest import Database
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.s3 import S3Server
@@ -40,28 +40,19 @@ def on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 @pytest.fixture
 def on_servers(postgres_server: PostgresServer, s3_server: S3Server) -> Place:
-    """Return what makes worlds of a real PostgreSQL and a bucket of a real S3 server, each of its own."""
+    """Return what makes worlds of a real PostgreSQL and a real S3 server, each below a prefix of its own."""
 
     @contextmanager
     def make(seed: int) -> Iterator[World]:
-        client = boto3.client(
-            "s3",
-            endpoint_url=s3_server.endpoint,
-            aws_access_key_id=s3_server.access_key_id,
-            aws_secret_access_key=s3_server.secret_access_key,
-            region_name="auto",
-        )
-        bucket = f"campaign-{seed}-{uuid.uuid4().hex[:8]}"
-        client.create_bucket(Bucket=bucket)
         database = Database(postgres_server, f"campaign{seed}-{uuid.uuid4().hex[:8]}")
         archive = R2Archive(
-            bucket,
+            s3_server.bucket,
             endpoint=s3_server.endpoint,
             access_key_id=fixed(s3_server.access_key_id),
             secret_access_key=fixed(s3_server.secret_access_key),
         )
         try:
-            yield World(database, objects=archive)
+            yield World(database, objects=Below(archive))
         finally:
             database.close()
 

@@ -650,7 +650,8 @@ async def test_an_index_is_rebuilt_from_the_archive_alone(world: World, make_wor
 async def test_the_latest_version_of_a_run_is_rebuilt(world: World, make_world: MakeWorld) -> None:
     """Where segments hold several versions of a run, the index has the latest, in whatever order they are found."""
     await world.run("r", status=RunStatus.FAILED)
-    await world.run("beside")
+    await world.run("beside", ["long " * 200, 2, 3])
+    await world.run("beside too", [str(number) * 50 for number in range(20)])
     world.clock.advance(OLD)
     await world.offload()
     claim = await world.store.claim("r", holder=holder("w"), reopen=True)
@@ -659,7 +660,8 @@ async def test_the_latest_version_of_a_run_is_rebuilt(world: World, make_world: 
     latest = await world.state("r")
     world.clock.advance(OLD)
     await world.offload()
-    assert len(segment_keys(world)) == 2
+    copies = [parse_segment(world.objects.objects[key]).entries for key in segment_keys(world)]
+    assert sum(entry.run_id == "r" for entries in copies for entry in entries) == 2
 
     for reverse in (False, True):
         names = sorted(world.objects.objects, reverse=reverse)
@@ -744,6 +746,9 @@ async def test_a_run_that_the_database_has_in_an_earlier_version_is_left_to_peop
     found, _ = await rescan(world)
 
     assert found.newer_runs == (("default", "r"),)
+    (key,) = segment_keys(world)
+    await world.offload()
+    assert key in segment_keys(world)
     assert world.rows("SELECT version, tier FROM checkpoint_runs") == [(1, "hot")]
 
 

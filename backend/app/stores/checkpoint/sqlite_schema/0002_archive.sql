@@ -39,7 +39,6 @@ CREATE TABLE archive_jobs (
 
 -- writing:   the intent, before any byte is sent
 -- live:      its object is whole, was read back and decoded
--- adopted:   the same, found in the archive by a rebuild; it is never rewritten
 -- suspect:   its object is missing or damaged
 -- abandoned: its job did not come to the commit; its object, if there is one, is deleted again and again for a week
 -- deleting:  nothing refers to it any more; its object is to be deleted
@@ -49,7 +48,8 @@ CREATE TABLE archive_segments (
     tenant_id  TEXT    NOT NULL,
     object_key TEXT    NOT NULL UNIQUE,
     epoch      INTEGER NOT NULL,
-    state      TEXT    NOT NULL CHECK (state IN ('writing', 'live', 'adopted', 'suspect', 'abandoned', 'deleting', 'deleted')),
+    adopted    INTEGER NOT NULL DEFAULT 0,  -- 1: found by a rebuild; what else it holds may be known nowhere, so it stays
+    state      TEXT    NOT NULL CHECK (state IN ('writing', 'live', 'suspect', 'abandoned', 'deleting', 'deleted')),
     runs       INTEGER NOT NULL DEFAULT 0,
     steps      INTEGER NOT NULL DEFAULT 0,
     size_bytes INTEGER NOT NULL DEFAULT 0,
