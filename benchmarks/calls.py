@@ -1,5 +1,7 @@
 """A guarded call beside the bare OpenAI SDK, raw httpx2 and LiteLLM's SDK, on a loopback server that answers at once.
 
+Then a stream, and a call with one round of tools, beside the bare SDK and Pydantic AI; ``--kind`` picks one of these.
+
 Every participant is a process of its own that waits until it has its turn. In each round each makes its calls one
 after another, then 64 at once; the order moves on from round to round. Rounds that warm up are left out. Figures are
 medians of rounds with the lowest and the highest; ratios are taken within a round. On a machine that others use, trust
@@ -25,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.support.chat_server import ChatServer
+from benchmarks.support.chat_server import STREAMED_TOKENS, ChatServer
 from benchmarks.support.environments import peer_python
 from benchmarks.support.figures import Figure, over, percentile
 from benchmarks.support.turns import CONCURRENCY, Caller, Turn, clean_environment, script
@@ -38,7 +40,17 @@ NAMES: Final = {
     "adapter": "Nova, bare",
     "guarded": "Nova, guarded",
     "litellm": "LiteLLM SDK",
+    "run": "Nova, recorded run",
+    "pydantic_ai": "Pydantic AI",
 }
+KINDS: Final = {
+    "plain": ("httpx2", "openai", "adapter", "guarded", "litellm"),
+    "stream": ("openai", "adapter", "guarded", "pydantic_ai"),
+    "tools": ("openai", "adapter", "guarded", "run", "pydantic_ai"),
+}
+PEERS: Final = ("litellm", "pydantic_ai")
+REQUESTS: Final = {"plain": 1, "stream": 1, "tools": 2}
+"""How many requests a call makes."""
 TARGET: Final = 1.3
 """What a guarded call may take at most, as a multiple of the bare SDK."""
 
@@ -63,30 +75,45 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How calls are made: how many in a turn, by how many tasks."""
+    """How calls are made: how many in a turn, by how many tasks.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        unit: what a call consists of, such as ``token``, and how many of it; None where a call is the unit.
+    """
 
     title: str
     calls: int
     tasks: int
+    kind: str = "plain"
+    unit: tuple[str, int] | None = None
 
 
 Results = dict[str, dict[str, Rounds]]
 """Rounds by mode and participant."""
 
 
-def commands(base_url: str) -> tuple[dict[str, list[str]], list[str]]:
+def commands(base_url: str, kind: str) -> tuple[dict[str, list[str]], list[str]]:
     """Return how each participant is started, and what is to be said of those that cannot be."""
-    found = {
-        name: [sys.executable, script("support/callers.py"), name, base_url] for name in NAMES if name != "litellm"
-    }
-    python = peer_python("litellm")
-    if isinstance(python, str):
-        return found, [python]
-    return {**found, "litellm": [str(python), script("peers/litellm_caller.py"), base_url]}, []
+    found: dict[str, list[str]] = {}
+    missing = []
+    for name in KINDS[kind]:
+        if name in PEERS:
+            python = peer_python(name)
+            if isinstance(python, str):
+                missing.append(python)
+                continue
+            arguments = [base_url] if name == "litellm" else [kind, base_url]
+            found[name] = [str(python), script(f"peers/{name}_caller.py"), *arguments]
+        elif kind == "plain":
+            found[name] = [sys.executable, script("support/callers.py"), name, base_url]
+        else:
+            found[name] = [sys.executable, script("support/shaped_callers.py"), kind, name, base_url]
+    return found, missing
 
 
 def measure(modes: list[Mode], rounds: int) -> tuple[Results, dict[str, str], list[str]]:
-    """Let the participants take their turns; return the rounds, the versions, and what could not be measured.
+    """Let the participants of one kind take their turns; return rounds, versions, and what could not be measured.
 
     Raises:
         RuntimeError: a participant ended, or the server counted other calls than were made.
@@ -95,7 +122,8 @@ def measure(modes: list[Mode], rounds: int) -> tuple[Results, dict[str, str], li
     environment = clean_environment(LITELLM_LOCAL_MODEL_COST_MAP="True")
     with ExitStack() as stack:
         server = stack.enter_context(ChatServer())
-        found, missing = commands(server.base_url)
+        kind = modes[0].kind
+        found, missing = commands(server.base_url, kind)
         callers = {name: stack.enter_context(Caller(command, environment)) for name, command in found.items()}
         results: Results = {mode.title: {name: Rounds() for name in callers} for mode in modes}
         order = list(callers)
@@ -104,7 +132,7 @@ def measure(modes: list[Mode], rounds: int) -> tuple[Results, dict[str, str], li
                 for mode in modes:
                     before = server.calls
                     turn = callers[name].take(calls=mode.calls, tasks=mode.tasks)
-                    arrived, made = server.calls - before, mode.calls + mode.tasks
+                    arrived, made = server.calls - before, REQUESTS[kind] * (mode.calls + mode.tasks)
                     if arrived != made:
                         raise RuntimeError(f"{NAMES[name]} made {made} calls, and {arrived} arrived")
                     if number >= WARM_UP_ROUNDS:
@@ -131,7 +159,8 @@ def table(mode: Mode, results: dict[str, Rounds]) -> Table:
     """Return the figures of a mode."""
     shown = Table(title=mode.title, title_justify="left")
     shown.add_column("participant", no_wrap=True)
-    for heading in ("p50 ms", "p99 ms", "calls/s", "CPU\nms/call", "x SDK", "x SDK\nbest", "x SDK\nCPU"):
+    per = [] if mode.unit is None else [f"us per\n{mode.unit[0]}"]
+    for heading in ("p50 ms", "p99 ms", "calls/s", *per, "CPU\nms/call", "x SDK", "x SDK\nbest", "x SDK\nCPU"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for name, rounds in results.items():
         shown.add_row(
@@ -139,6 +168,7 @@ def table(mode: Mode, results: dict[str, Rounds]) -> Table:
             Figure.of(rounds.p50_ms).show(2 if mode.tasks == 1 else 0),
             f"{Figure.of(rounds.p99_ms).median:,.{2 if mode.tasks == 1 else 0}f}",
             Figure.of(rounds.calls_per_s).show(0),
+            *([] if mode.unit is None else [f"{Figure.of(rounds.p50_ms).median * 1_000 / mode.unit[1]:,.0f}"]),
             f"{Figure.of(rounds.cpu_ms).median:.2f}",
             ratios(rounds, results[BASE], mode).show(),
             f"{quietest(rounds, results[BASE], mode):.2f}",
@@ -173,14 +203,21 @@ def main() -> None:
     # Many short turns: what else the machine does changes within seconds.
     parser.add_argument("--rounds", type=int, default=15, help="rounds that count")
     parser.add_argument("--calls", type=int, default=60, help="calls of a turn one after another; 4 times that at once")
+    parser.add_argument("--kind", choices=("all", *KINDS), default="all", help="plain calls, streams, or tools")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
-    modes = [
-        Mode("one after another", options.calls, 1),
-        Mode(f"{CONCURRENCY} at once", 4 * options.calls, CONCURRENCY),
-    ]
-    results, versions, missing = measure(modes, options.rounds)
+    kinds = list(KINDS) if options.kind == "all" else [options.kind]
+    modes = [mode for kind in kinds for mode in modes_of(kind, options.calls)]
+    results: Results = {}
+    versions: dict[str, str] = {}
+    missing: list[str] = []
+    for kind in kinds:
+        own = [mode for mode in modes if mode.kind == kind]
+        found, its_versions, its_missing = measure(own, options.rounds)
+        results |= found
+        versions |= its_versions
+        missing += its_missing
     if options.json:
         print(as_json(modes, results, versions, missing))
         return
@@ -197,8 +234,23 @@ def main() -> None:
     for sentence in missing:
         console.print(f"not measured: {sentence}")
     console.print(
-        f"target: a guarded call takes at most {TARGET} times the SDK's, in both tables, and less than LiteLLM's"
+        f"target: a guarded call takes at most {TARGET} times the SDK's, in both tables of plain calls, and less than "
+        "LiteLLM's; a stream and a recorded run with a tool less than Pydantic AI's"
     )
+
+
+def modes_of(kind: str, calls: int) -> list[Mode]:
+    """Return how calls of a kind are made."""
+    if kind == "stream":
+        unit = ("token", STREAMED_TOKENS)
+        title = f"a stream of {STREAMED_TOKENS} tokens, one after another"
+        return [Mode(title, max(1, calls // 3), 1, kind, unit)]
+    if kind == "tools":
+        return [Mode("a call with one round of tools, one after another", max(1, calls // 2), 1, kind, ("round", 1))]
+    return [
+        Mode("one after another", calls, 1),
+        Mode(f"{CONCURRENCY} at once", 4 * calls, CONCURRENCY),
+    ]
 
 
 if __name__ == "__main__":

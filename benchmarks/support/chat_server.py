@@ -1,5 +1,8 @@
 """A server on loopback that answers every Chat Completions request at once, in a process of its own.
 
+A request for a stream gets the answer word by word, in one piece of network; one with tools gets a call of a tool, and
+the answer once it has the result.
+
 What is measured beside it is the caller: the answer is one constant of ordinary size, with usage. Requests are counted,
 so that a benchmark can check that nobody cached, repeated or lost one.
 """
@@ -12,9 +15,14 @@ import re
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from typing import Final
 
-__all__ = ["ANSWER", "ChatServer"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.support.request import TOOL_CALL
+
+__all__ = ["ANSWER", "STREAMED_TOKENS", "ChatServer"]
 
 ANSWER: Final = " ".join(["The report names three causes, and each of them can be tested within a week."] * 5)
 
@@ -48,6 +56,38 @@ _BODY: Final = json.dumps(
         "system_fingerprint": "fp_0123456789",
     }
 ).encode()
+_WORDS: Final = [word if not number else f" {word}" for number, word in enumerate(ANSWER.split(" "))]
+STREAMED_TOKENS: Final = len(_WORDS)
+"""How many pieces of text a stream has."""
+
+
+def _tool_body() -> bytes:
+    body = json.loads(_BODY)
+    call = {"id": "call_0123456789", "type": "function", "function": TOOL_CALL}
+    body["choices"][0]["message"] |= {"content": None, "tool_calls": [call]}
+    body["choices"][0]["finish_reason"] = "tool_calls"
+    return json.dumps(body).encode()
+
+
+def _stream() -> bytes:
+    """Return the whole stream as it is on the wire: an event in each chunk."""
+    whole = json.loads(_BODY)
+    head = {"id": whole["id"], "object": "chat.completion.chunk", "created": 1, "model": whole["model"]}
+
+    def event(choices: list[object], usage: object = None) -> bytes:
+        data = b"data: " + json.dumps({**head, "choices": choices, "usage": usage}).encode() + b"\n\n"
+        return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+    def choice(delta: dict[str, str], reason: str | None = None) -> list[object]:
+        return [{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}]
+
+    events = [event(choice({"role": "assistant", "content": ""})), *(event(choice({"content": w})) for w in _WORDS)]
+    events += [event(choice({}, "stop")), event([], whole["usage"])]
+    done = b"data: [DONE]\n\n"
+    start = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-request-id: req_1"
+    return f"{start}\r\n\r\n".encode() + b"".join(events) + f"{len(done):x}\r\n".encode() + done + b"\r\n0\r\n\r\n"
+
+
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHAT: Final = b"POST /v1/chat/completions "
 _COUNT: Final = b"GET /count "
@@ -59,6 +99,8 @@ def _answer(status: str, body: bytes) -> bytes:
 
 
 _CHAT_ANSWER: Final = _answer("200 OK", _BODY)
+_TOOL_ANSWER: Final = _answer("200 OK", _tool_body())
+_STREAM_ANSWER: Final = _stream()
 
 
 class _Counter:
@@ -96,7 +138,12 @@ class _Connection(asyncio.Protocol):
     def _reply(self, head: bytes, body: bytes) -> bytes:
         if head.startswith(_CHAT):
             self._counter.calls += 1
-            if json.loads(body)["messages"]:
+            asked = json.loads(body)
+            if asked.get("stream"):
+                return _STREAM_ANSWER
+            if asked.get("tools") and asked["messages"][-1]["role"] != "tool":
+                return _TOOL_ANSWER
+            if asked["messages"]:
                 return _CHAT_ANSWER
         if head.startswith(_COUNT):
             return _answer("200 OK", b"%d" % self._counter.calls)

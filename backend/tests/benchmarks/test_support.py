@@ -110,3 +110,17 @@ def test_a_peer_that_cannot_be_installed_is_a_sentence(tmp_path: Path, monkeypat
     assert isinstance(answer, str)
     assert answer.startswith("nobody cannot be installed: ")
     assert not (tmp_path / "cache" / "nobody" / ".made-from").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "requests"), [("stream", "guarded", 1), ("tools", "openai", 2), ("tools", "run", 2)]
+)
+def test_a_stream_is_one_request_and_a_round_of_tools_two(kind: str, name: str, requests: int) -> None:
+    """The answer is the same text for every participant, and the server counts what each sent."""
+    with ChatServer() as server:
+        command = [sys.executable, script("support/shaped_callers.py"), kind, name, server.base_url]
+        with Caller(command, clean_environment()) as caller:
+            turn = caller.take(calls=2, tasks=1)
+
+        assert len(turn.latencies_ms) == 2
+        assert server.calls == requests * 3
