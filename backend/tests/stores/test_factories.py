@@ -18,6 +18,7 @@ from app.stores import close_stores, get_budget_store, get_checkpoint_store, get
 from app.stores.choice import StoreKind, choose
 from app.stores.holder import Holder
 from app.stores.idempotency.contract import Completed, Started
+from tests.support.servers.valkey import ValkeyServer
 
 FACTORIES: Final[dict[StoreKind, Callable[..., Any]]] = {
     "budget": get_budget_store,
@@ -429,6 +430,36 @@ class TestLifetime:
 
         assert second == third == (Completed(result=b"r"), [7], True)
         assert get_idempotency_store() is idempotency
+
+    def test_stores_on_redis_serve_several_loops_one_after_another(
+        self, valkey: ValkeyServer, environment: Callable[..., None]
+    ) -> None:
+        """What one event loop records, the next ones find, whether it closed its connections or just ended."""
+        environment(REDIS_URL=valkey.url)
+        idempotency, budget, holder = get_idempotency_store(), get_budget_store(), Holder.current()
+
+        async def first() -> None:
+            started = await idempotency.begin("k", "f", holder=holder)
+            assert isinstance(started, Started)
+            await idempotency.complete("k", started.token, b"r")
+            await budget.set_limit("run:1", 7)
+
+        async def later() -> tuple[object, ...]:
+            return (
+                await idempotency.begin("k", "f", holder=holder),
+                [limit.amount for limit in await budget.limits()],
+            )
+
+        async def later_and_closed() -> tuple[object, ...]:
+            found = await later()
+            await close_stores()
+            return found
+
+        asyncio.run(first())
+        found = [asyncio.run(later()), asyncio.run(later_and_closed()), asyncio.run(later_and_closed())]
+
+        assert found == [(Completed(result=b"r"), [7])] * 3
+        assert get_idempotency_store() is not idempotency
 
 
 class TestSecrets:
