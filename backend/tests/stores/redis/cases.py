@@ -75,6 +75,8 @@ async def _prepare_budget(store: RedisBudgetStore) -> tuple[Mapping[str, Verb], 
         "expire": lambda store: store.expire("to expire"),
         "set_limit": lambda store: store.set_limit("run:1", 500, window="day"),
         "adjust": lambda store: store.adjust("bonus", "run:1", 5),
+        "stop": lambda store: store.stop(reason="drill", tenant_id="another"),
+        "stop of all": lambda store: store.stop(reason="drill", tenant_id=None),
     }
     telling: dict[str, Verb] = {
         "usage": lambda store: store.usage("run:1"),
@@ -82,6 +84,10 @@ async def _prepare_budget(store: RedisBudgetStore) -> tuple[Mapping[str, Verb], 
         "hold": lambda store: store.hold("to settle"),
         "holds": lambda store: store.holds(),
         "audit": lambda store: store.audit(),
+        "repair": lambda store: store.repair(),
+        "scopes": lambda store: store.scopes(),
+        "stopped": lambda store: store.stopped(),
+        "stopped, all": lambda store: store.stopped(tenant_id=None),
         "get_workflow_cost": lambda store: store.get_workflow_cost("1"),
     }
     return changing, telling
