@@ -160,7 +160,9 @@ async def _identified(running: Job, *, rebuilding: bool) -> str:
             )
         known = await ledger.bind(running.lease, found or keys.new_id(running.lease.now_ms))
     if found is None:
-        if await ledger.segments(states=("live", "suspect"), limit=1):
+        in_use = bool(await ledger.segments(states=("live", "suspect"), limit=1))
+        # Another job may have begun the archive between the two reads, if this one slept: look once more.
+        if in_use and await read_store_id(archive) is None:
             raise ConfigurationError(
                 f"{archive.location} is not the archive of this database: it has no {keys.STORE}, and "
                 f"{ledger.location} has runs in its archive. Name the right bucket or directory",
