@@ -13,7 +13,7 @@ XDIST  ?= -n 2 --dist worksteal
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench soak mutants lock clean
+.PHONY: help install demo test check format bench soak mutants docs lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,9 @@ soak: $(READY)  ## Long campaigns: thousands of kills
 mutants: $(READY)  ## Take out each guard and see its test fail
 	@$(BIN)/python -m backend.tests.mutants $(ARGS)
 
+docs: $(READY)  ## The documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict --site-dir site
+
 lock: pyproject.toml  ## Write requirements.lock anew (needs uv; the files name no host)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-package nova-llm \
 	  --extra dev pyproject.toml -o requirements.lock
@@ -79,4 +82,4 @@ lock: pyproject.toml  ## Write requirements.lock anew (needs uv; the files name 
 	  --no-annotate --no-deps - -o requirements-local.lock
 
 clean:  ## Remove the virtual environment and the caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist site

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from app.cli.tree import app
 from app.workflow.flow import parse_flow
 
 ROOT = Path(__file__).parents[2]
+_ENDS = {"|", "||", "&&", ";", ">"}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -44,7 +49,22 @@ def bash(script: str, data_dir: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/adapters.md", "docs/workflows.md"])
+DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+
+
+def with_blocks(language: str) -> list[str]:
+    """Return the documents that have a code block of a language."""
+    return [document for document in DOCUMENTS if blocks(document, language)]
+
+
+def test_every_code_block_is_of_a_kind_that_is_tested() -> None:
+    """``python`` and ``bash`` are run, ``sh`` is read, ``yaml`` is a flow; a block without a language is an excerpt."""
+    tags = {tag for document in DOCUMENTS for tag, _ in BLOCK.findall((ROOT / document).read_text())}
+
+    assert tags <= {"python", "bash", "sh", "yaml", "sql"}
+
+
+@pytest.mark.parametrize("document", with_blocks("python"))
 def test_every_program_in_the_documents_runs(document: str, tmp_path: Path) -> None:
     """A program is pasted into a file and run; it prints something and fails nowhere."""
     programs = blocks(document, "python")
@@ -56,6 +76,64 @@ def test_every_program_in_the_documents_runs(document: str, tmp_path: Path) -> N
         printed = bash(f"python {script}", tmp_path)
 
         assert printed.strip()
+
+
+@pytest.mark.parametrize("document", [each for each in with_blocks("bash") if each != "README.md"])
+def test_the_commands_of_a_document_can_be_pasted_one_block_after_another(document: str, tmp_path: Path) -> None:
+    """In one shell, in the order of the page; none of them fails."""
+    script = "set -e\n" + "\n".join(blocks(document, "bash"))
+
+    assert "Traceback" not in bash(script, tmp_path)
+
+
+@pytest.mark.parametrize("document", with_blocks("sh"))
+def test_commands_that_need_what_a_test_has_not_are_at_least_commands(document: str) -> None:
+    """The shell can read them; every ``nova`` among them is a command with those options; every script is there."""
+    for script in blocks(document, "sh"):
+        subprocess.run(["bash", "-n", "-c", script], check=True)
+        for line in script.splitlines():
+            words = shlex.split(line, comments=True)
+            while words and "=" in words[0]:
+                words = words[1:]
+            if words[:1] == ["nova"]:
+                command = words[1 : next((place for place, word in enumerate(words) if word in _ENDS), len(words))]
+                assert_is_command(command)
+            elif words and words[0].startswith("deploy/"):
+                assert os.access(ROOT / words[0], os.X_OK), words[0]
+
+
+def assert_is_command(words: list[str]) -> None:
+    """Parse a command as ``nova`` would, without running it."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("nova", ["--tenant", "t", *words])
+    while hasattr(command, "commands"):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
+
+
+def test_the_documents_make_a_site(tmp_path: Path) -> None:
+    """MkDocs in strict mode: no link, anchor or page of the menu leads nowhere."""
+    mkdocs = Path(sys.executable).parent / "mkdocs"
+    done = subprocess.run(
+        [mkdocs, "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "how-to" / "deploy" / "index.html").exists()
+
+
+def test_every_page_is_in_the_menu() -> None:
+    """A page that nobody can find is not there."""
+    menu = (ROOT / "mkdocs.yml").read_text()
+    pages = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
+
+    assert [page for page in pages if f": {page}\n" not in menu] == []
 
 
 def test_the_tour_of_the_readme_can_be_pasted(tmp_path: Path) -> None:
@@ -81,6 +159,6 @@ def test_every_flow_in_the_documents_is_valid() -> None:
 
 def test_every_link_between_documents_leads_somewhere() -> None:
     """A file that a document names exists."""
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for name in re.findall(r"`((?:docs|examples|backend|benchmarks)/[\w./-]+\w)`", document.read_text()):
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for name in re.findall(r"`((?:docs|deploy|examples|backend|benchmarks)/[\w./-]+\w)`", document.read_text()):
             assert (ROOT / name).exists(), f"{document.name} names {name}"
