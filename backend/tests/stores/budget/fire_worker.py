@@ -76,7 +76,7 @@ async def task(store: RedisBudgetStore, name: str, calls: int, chance: random.Ra
 
 async def work(url: str, name: str, tasks: int, calls: int) -> None:
     """Run the tasks side by side."""
-    store = RedisBudgetStore(fixed(url), timeout_s=2.0)
+    store = RedisBudgetStore(fixed(url), timeout_s=30.0)
     seeds = random.Random(name)
     await asyncio.gather(
         *(task(store, f"{name}/{number}", calls, random.Random(seeds.random())) for number in range(tasks))

@@ -241,6 +241,39 @@ class TestRedisBudgetStore(BudgetContract):
 
         assert back_door.holds_kept() == 20 - redis_book.CLEARED + 1
 
+    async def test_a_counter_that_was_removed_does_not_come_back(
+        self, store: RedisBudgetStore, clock: FakeClock, back_door: RedisBackDoor
+    ) -> None:
+        """Holds that are folded long after their windows were removed leave no part of a counter there."""
+        for number in range(3 * redis_book.CLEARED):
+            await granted(store, f"h{number}", 2)
+            await store.settle(f"h{number}", 1)
+        clock.advance(KEEP_CLOSED * 10)
+
+        for number in range(4):
+            await granted(store, f"later {number}", 1, "other")
+
+        assert back_door.window_ids_kept("s") == {"total"}
+        assert await spent_and_held(store) == (3 * redis_book.CLEARED, 0)
+        assert (await store.audit()).clean
+
+    async def test_an_id_that_is_used_again_is_kept_as_long_as_any(
+        self, store: RedisBudgetStore, clock: FakeClock
+    ) -> None:
+        """What is noted for the folding of the hold that had the id before does not fold the one that has it now."""
+        await granted(store)
+        await store.settle("h", 1)
+        clock.advance(KEEP_CLOSED)
+        await granted(store)
+        await store.settle("h", 2)
+
+        for number in range(4):
+            await granted(store, f"later {number}", 1, "other")
+
+        assert (await store.hold("h")).charged == 2
+        assert await spent_and_held(store) == (3, 0)
+        assert (await store.audit()).clean
+
 
 class TestAuditInPortions:
     """An audit of much that is kept: no long script, and yet one moment."""

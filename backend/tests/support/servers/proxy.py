@@ -29,7 +29,7 @@ class _Link:
     def cut(self, *, reset: bool) -> None:
         for writer in (self.client, self.server):
             raw = writer.get_extra_info("socket")
-            if reset and raw is not None:
+            if reset and raw is not None and raw.fileno() >= 0:
                 # A linger of zero makes the kernel send RST instead of FIN.
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort() if reset else writer.close()
