@@ -261,6 +261,9 @@ class TestRedisBudgetStore(BudgetContract):
         self, store: RedisBudgetStore, clock: FakeClock
     ) -> None:
         """What is noted for the folding of the hold that had the id before does not fold the one that has it now."""
+        for number in range(3 * redis_book.CLEARED):
+            await granted(store, f"earlier {number}", 1, "other")
+            await store.settle(f"earlier {number}", 1)
         await granted(store)
         await store.settle("h", 1)
         clock.advance(KEEP_CLOSED)
