@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from app.errors import InvalidInputError
@@ -27,13 +28,12 @@ def check_schema(schema: Schema) -> None:
         if not hasattr(schema, "model_json_schema"):
             raise InvalidInputError(f"schema must be a Pydantic model or a JSON schema ({schema!r} given)")
         return
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
     try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise InvalidInputError(f"the schema is not valid at {error.json_path}: {error.message}") from None
+        wrong = _fault_in(json.dumps(schema))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"the schema is not JSON: {error}") from None
+    if wrong is not None:
+        raise InvalidInputError(f"the schema is not valid at {wrong}")
     if schema.get("type") != "object":
         raise InvalidInputError(
             'the schema must be of an object ("type": "object"): put other values into a field of one'
@@ -41,8 +41,8 @@ def check_schema(schema: Schema) -> None:
 
 
 def json_schema_of(schema: Schema) -> dict[str, Any]:
-    """Return a schema as JSON."""
-    return dict(schema) if isinstance(schema, Mapping) else schema.model_json_schema()
+    """Return a schema as JSON; that of a model is made once, and not to be changed."""
+    return dict(schema) if isinstance(schema, Mapping) else _of_model(schema)
 
 
 def name_of(schema: Schema) -> str:
@@ -75,6 +75,24 @@ def read_output(content: str, schema: Schema) -> tuple[Any, str | None]:
 
     wrong = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
     return (value, None) if wrong is None else (None, f"{wrong.json_path}: {wrong.message}")
+
+
+@lru_cache(maxsize=256)
+def _of_model(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+@lru_cache(maxsize=256)
+def _fault_in(schema: str) -> str | None:
+    """Return where a schema is none, and why. Remembered: a config is made anew at each guard of a call."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(json.loads(schema))
+    except SchemaError as error:
+        return f"{error.json_path}: {error.message}"
+    return None
 
 
 def _bare(content: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from pydantic import BaseModel
 
 from app.credentials import fixed
 from app.errors import LLMError
 from app.settings import Settings
 from app.skills.adapters.claude_adapter import ClaudeAdapter
 from app.skills.adapters.openai_adapter import OpenAIAdapter
-from app.skills.llm_invoke_v2 import LLMAdapter, LLMConfig, LLMResponse, StreamEnd, TextDelta
+from app.skills.llm_invoke_v2 import LLMAdapter, LLMConfig, LLMResponse, StreamEnd, TextDelta, Tool
 from app.skills.pricing import PriceBook, get_price_book
 from examples.local_model import MODEL, LocalModel
 
@@ -113,5 +115,41 @@ async def test_no_call_costs_more_than_its_bound(adapter: LLMAdapter, prices: Pr
 
     for text, response in bills:
         bound = prices.upper_bound(text, config, provider=adapter.adapter_id, model=MODEL)
+        assert response.cost is not None
+        assert 0 < response.cost <= bound
+
+
+class Verdict(BaseModel):
+    """An answer that a grammar can hold even this model to."""
+
+    river: Literal["Rhine", "Nile", "Amazon"]
+    long: bool
+
+
+async def asked(name: str) -> str:
+    """Look up how long a river is."""
+    return name
+
+
+@pytest.mark.parametrize("adapter", ["openai"], indirect=True)
+async def test_a_schema_is_held_by_the_server_s_grammar(adapter: LLMAdapter) -> None:
+    """Whole and streamed, a model of 135 million parameters answers with an object of the type that was asked for."""
+    config = LLMConfig(max_tokens=60, temperature=0.2, seed=7, schema=Verdict)
+
+    whole = await adapter.invoke("Which river is the longest?", config)
+    end = [event async for event in adapter.stream("Which river is the longest?", config)][-1]
+
+    assert isinstance(whole.validated(), Verdict)
+    assert isinstance(end, StreamEnd)
+    assert end.response.output == whole.output
+
+
+async def test_tools_and_schemas_cost_no_more_than_their_bound(adapter: LLMAdapter, prices: PriceBook) -> None:
+    """What a real chat template makes of tools is within what a hold is taken for; of a schema too."""
+    tools = LLMConfig(max_tokens=8, tools=(Tool.of(asked), Tool(name="other", description="Look. " * 40)))
+    for config in (tools, LLMConfig(max_tokens=8, schema=Verdict)):
+        response = await adapter.invoke("How long is the Nile?", config)
+
+        bound = prices.upper_bound("How long is the Nile?", config, provider=adapter.adapter_id, model=MODEL)
         assert response.cost is not None
         assert 0 < response.cost <= bound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from pydantic import BaseModel, Field
 
 from app.errors import LLMError
 from app.skills.adapters.openai_adapter import OpenAIAdapter
+from app.skills.adapters.stub_adapter import StubAdapter
+from app.skills.adapters.stub_script import StubFault, StubScript
 from app.skills.content import ContentBlock
-from app.skills.guards import IdempotentAdapter
+from app.skills.guards import BudgetedAdapter, IdempotentAdapter
 from app.skills.llm_invoke_v2 import (
     CallContext,
     DocumentBlock,
@@ -33,6 +36,7 @@ from app.skills.llm_invoke_v2 import (
     ToolUseBlock,
 )
 from app.skills.pricing import PriceBook
+from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.idempotency.memory import InMemoryIdempotencyStore
 from tests.skills.adapters.subjects import NAMES, Subject, WireSubject, open_subject
 from tests.support.wire import Fault
@@ -220,6 +224,45 @@ async def test_arguments_that_are_no_object_are_kept_as_written(written: str) ->
         assert opened.server.calls[-1].body["messages"][1]["tool_calls"][0]["function"]["arguments"] == written
 
 
+async def keep(events: AsyncIterator[StreamEvent], pieces: list[StreamEvent]) -> None:
+    """Read a stream, and keep what came before it broke."""
+    async for event in events:
+        pieces.append(event)  # noqa: PERF401  # a comprehension would lose it
+
+
+@pytest.mark.parametrize("kind", ["disconnect_midway", "truncated", "stalled"])
+@pytest.mark.parametrize("name", ["claude", "openai"])
+async def test_a_call_that_is_cut_is_no_answer(name: str, kind: Any) -> None:
+    """Pieces of a call of a tool had arrived: it is an error whose bill is unknown, and the next call works."""
+    async with open_subject(name) as opened:
+        assert isinstance(opened, WireSubject)
+        await opened.adapter.invoke("Warm up.")
+        opened.server.faults.append(Fault(kind, after=3))
+        pieces: list[StreamEvent] = []
+
+        with pytest.raises(LLMError) as caught:
+            await keep(opened.adapter.stream(ASK_BOTH, replace(WITH_TOOLS, timeout_s=0.3)), pieces)
+
+        assert any(isinstance(piece, ToolCallDelta) for piece in pieces)
+        assert caught.value.code == ("ERR_LLM_TIMEOUT" if kind == "stalled" else "ERR_LLM_STREAM_CUT")
+        assert caught.value.billed == "unknown"
+        assert (await opened.adapter.invoke(ASK_BOTH, WITH_TOOLS)).tool_calls
+
+
+async def test_a_call_that_is_cut_is_estimated_by_what_arrived() -> None:
+    """Where estimates are preferred, the pieces of a call count as output, as the provider counts them."""
+    store = InMemoryBudgetStore()
+    faults = StubScript([StubFault(kind="cut_stream", after_chunks=1), StubFault(kind="cut_stream", after_chunks=2)])
+    adapter = BudgetedAdapter(StubAdapter(faults=faults), budget=store, prices=PriceBook(), cut_stream="estimate")
+
+    for _ in range(2):
+        with pytest.raises(LLMError):
+            await keep(adapter.stream(ASK_BOTH, WITH_TOOLS), [])
+
+    first, second = sorted(hold.charged for hold in await store.holds())
+    assert 0 < first < second
+
+
 class TestStructuredOutput:
     """A schema in, a validated object out."""
 
@@ -400,8 +443,6 @@ def test_blocks_survive_a_turn() -> None:
         content="hi", input_tokens=1, output_tokens=1, model="m", finish_reason="stop", latency_ms=1.0
     )
     use = ToolUseBlock(id="1", name="f", arguments={})
-
-    from dataclasses import replace
 
     assert response.message == Message("assistant", "hi")
     assert replace(response, blocks=(use,)).message == Message("assistant", (use,))
