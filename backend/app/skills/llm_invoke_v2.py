@@ -137,16 +137,22 @@ class LLMConfig:
             raise InvalidInputError("stop must be a tuple of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
         object.__setattr__(self, "tools", tuple(self.tools))
-        check_tools(self.tools, self.tool_choice)
+        if self.tools or self.tool_choice is not None:
+            check_tools(self.tools, self.tool_choice)
         if self.schema is not None:
             check_schema(self.schema)
-        for name, value, allowed in (
-            ("reasoning_effort", self.reasoning_effort, get_args(ReasoningEffort)),
-            ("service_tier", self.service_tier, get_args(ServiceTier)),
-            ("cache", self.cache, (True, False, "5m", "1h")),
-        ):
-            if value is not None and value not in allowed:
-                raise InvalidInputError(f"{name} must be one of {', '.join(map(str, allowed))} ({value!r} given)")
+        # A config is made anew at each guard of a call, so what is not set is passed over quickly.
+        if self.reasoning_effort is not None:
+            _one_of("reasoning_effort", self.reasoning_effort, get_args(ReasoningEffort))
+        if self.service_tier is not None:
+            _one_of("service_tier", self.service_tier, get_args(ServiceTier))
+        if self.cache is not False:
+            _one_of("cache", self.cache, (True, "5m", "1h"))
+
+
+def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise InvalidInputError(f"{name} must be one of {', '.join(map(str, allowed))} ({value!r} given)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, Final
 
 from app.errors import InvalidInputError, StoreDamagedError
@@ -149,7 +150,7 @@ def _response(record: dict[str, Any]) -> LLMResponse:
 
 
 def _asked_for(config: LLMConfig) -> dict[str, Any]:
-    defaults = LLMConfig()
+    defaults = _defaults()
     asked = {
         name: dict(value) if isinstance(value, Mapping) else value
         for name, value in _values(config).items()
@@ -160,6 +161,11 @@ def _asked_for(config: LLMConfig) -> dict[str, Any]:
     if config.schema is not None:
         asked["schema"] = json_schema_of(config.schema)
     return asked
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> LLMConfig:
+    return LLMConfig()
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
