@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ from app.cli.exits import ExitCode, explain
 from app.cli.finding import Finding
 from app.cli.redis_checks import redis_findings
 from app.cli.secret_checks import secret_findings
+from app.cli.server_checks import schema_findings
 from app.errors import ConfigurationError, NovaError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def examine(session: Session) -> Iterator[Finding]:
     yield _disk(session, library)
     for kind in STORE_KINDS:
         yield _store(session, kind)
+    yield from schema_findings(session)
     yield from redis_findings(session)
     yield _language_model(session)
     yield _prices(session)
@@ -127,17 +130,26 @@ def _store(session: Session, kind: StoreKind) -> Finding:
             remedy=remedy,
         )
     try:
-        session.execute(lambda: _PROBES[kind](session))
+        latency_ms = session.execute(lambda: _timed(session, kind))
     except NovaError as error:
         return _problem(part, choice.backend, error, library=library)
     return Finding(
         part=part,
         state="note" if choice.backend == "memory" else "ok",
         in_force=choice.backend,
-        why=f"{why}; it answers",
+        why=f"{why}; it answers in {latency_ms:,.1f} ms",
         library=library,
         remedy=remedy,
+        latency_ms=latency_ms,
     )
+
+
+async def _timed(session: Session, kind: StoreKind) -> float:
+    """Return how long a store takes to answer, in ms, once it is connected."""
+    await _PROBES[kind](session)
+    began = time.perf_counter()
+    await _PROBES[kind](session)
+    return (time.perf_counter() - began) * 1000
 
 
 async def _probe_budget(session: Session) -> None:

@@ -23,7 +23,8 @@ _STATE_STYLE = {"ok": "green", "note": "yellow", "problem": "bold red"}
 def doctor(ctx: typer.Context, *, json: JsonOption = False) -> None:
     """Look at every part: which backend is in force and why, whether it answers, and what to set.
 
-    Nothing is changed, and no language model is called. The exit code is that of the first problem, 0 without one.
+    Nothing is changed and no model is called; in an archive that is there a probe is stored, read and deleted.
+    The exit code is that of the first problem, 0 without one.
 
     Example:  nova doctor --json
     """
@@ -48,6 +49,7 @@ def _document(finding: Finding) -> dict[str, Any]:
         "library": finding.library or finding.in_force,
         "why": finding.why,
         "remedy": finding.remedy,
+        "latency_ms": None if finding.latency_ms is None else round(finding.latency_ms, 3),
     }
 
 

@@ -23,6 +23,7 @@ class Finding:
         why: what chose it, and whether it answers.
         library: what the library's factories return where that differs; None where it does not.
         remedy: what to set or do; None where nothing needs to be done.
+        latency_ms: how long it took to answer; None where nothing was asked.
         exit_code: what ``nova doctor`` ends with if this is the first problem.
     """
 
@@ -32,4 +33,5 @@ class Finding:
     why: str
     library: str | None = None
     remedy: str | None = None
+    latency_ms: float | None = None
     exit_code: ExitCode = ExitCode.OK

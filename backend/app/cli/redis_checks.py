@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from app.cli.configuration import STORE_KINDS
 from app.cli.exits import ExitCode
 from app.cli.finding import Finding
+from app.cli.server_checks import clock_findings
 from app.errors import ConfigurationError, NovaError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def redis_findings(session: Session) -> Iterator[Finding]:
     except NovaError:
         return
     yield _finding(server)
+    yield from clock_findings(_PART, server.ahead_s)
 
 
 def _is_used(session: Session) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,11 +22,13 @@ class RedisServer:
         evicts: which keys it throws away when its memory is full; ``none`` where it refuses writes instead.
         fsync: when a write is on its disk: ``always`` before it is acknowledged, ``everysec`` within a second, ``no``
             when its system likes; ``never`` where it keeps no log of writes.
+        ahead_s: how far its clock is ahead of this host's, in seconds; negative where it is behind.
     """
 
     version: str | None
     evicts: Literal["none", "any key", "keys with an end"] | None
     fsync: str | None
+    ahead_s: float | None = None
 
 
 async def look_at(connection: RedisConnection) -> RedisServer:
@@ -46,7 +49,17 @@ async def look_at(connection: RedisConnection) -> RedisServer:
         with contextlib.suppress(StoreUnavailableError):
             _, value = await connection.ask("CONFIG", "GET", "appendfsync")
             fsync = value.decode()
-    return RedisServer(version=_version(told), evicts=_evicts(told), fsync=fsync)
+    return RedisServer(version=_version(told), evicts=_evicts(told), fsync=fsync, ahead_s=await _ahead_s(connection))
+
+
+async def _ahead_s(connection: RedisConnection) -> float | None:
+    """Compare the clocks: the server's answer is from the middle of the round trip, as far as anybody knows."""
+    asked = time.time()
+    try:
+        seconds, microseconds = await connection.ask("TIME")
+    except StoreUnavailableError:
+        return None
+    return int(seconds) + int(microseconds) / 1e6 - (asked + time.time()) / 2
 
 
 def _version(told: dict[str, str]) -> str | None:
