@@ -40,6 +40,7 @@ from app.workflow.definition import Workflow, workflow
 from app.workflow.documents import Document
 from app.workflow.execution import Execution, RunOutcome
 from app.workflow.inputs import StartRecord, input_parts, read_inputs
+from app.workflow.leases import LeaseKeeper
 from app.workflow.listener import RunListener
 from app.workflow.parts import RunParts
 from app.workflow.policies import NO_POLICY, RunLimits, SpendPolicy
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from app.stores.idempotency.contract import IdempotencyStore
 
 __all__ = [
+    "CRASH_LIMIT",
     "Document",
     "ResumeReport",
     "Run",
@@ -67,6 +69,9 @@ __all__ = [
     "new_run_id",
     "workflow",
 ]
+
+CRASH_LIMIT: Final = 5
+"""How often in a row a process may die of a run, without a step recorded, before it is not resumed by itself."""
 
 _PAGE: Final = 100
 _HOLDS_PAGE: Final = 1000
@@ -145,6 +150,7 @@ class Runner:
         self._sleep = sleep
         self._random = random
         self._stops: set[Stop] = set()
+        self._keeper = LeaseKeeper(checkpoints, tenant_id=tenant_id, lease=lease)
 
     async def start(
         self,
@@ -218,20 +224,16 @@ class Runner:
             WorkflowDefinitionError: its code is not known here.
             LeaseLostError, StoreError: see :meth:`Execution.conduct`.
         """
-        head = await self._checkpoints.head(run_id, tenant_id=self._tenant_id)
-        if head is None:
-            raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id, tenant_id=self._tenant_id)
-        code = self._code_of(head, workflow)
-        if not allow_changed:
-            _check_unchanged(head, code)
-        return await self._execute(
-            run_id, code, steal=steal, reopen=reopen, allow_changed=allow_changed, deadline=deadline
+        return await self._resume(
+            run_id, workflow, steal=steal, reopen=reopen, allow_changed=allow_changed, deadline=deadline
         )
 
     async def resume_all(self, *, concurrency: int = 4, deadline: timedelta | None = None) -> tuple[ResumeReport, ...]:
         """Resume every run that is running without a live holder, or waits for its budget; ``concurrency`` at a time.
 
-        A run that cannot be resumed (somebody has it, its code is not known) is reported and the others go on.
+        A run that cannot be resumed (somebody has it, its code is not known) is reported and the others go on. Other
+        processes may do the same at the same time: each run is one's. A run whose process died ``CRASH_LIMIT`` times in
+        a row without recording a step is failed instead, so that it does not take this process along.
         """
         pending = [head.run_id for status in (RunStatus.RUNNING, RunStatus.WAITING) for head in await self._all(status)]
         reports: dict[str, ResumeReport] = {}
@@ -240,7 +242,7 @@ class Runner:
         async def worker() -> None:
             for run_id in queue:
                 try:
-                    outcome = await self.resume(run_id, deadline=deadline)
+                    outcome = await self._resume(run_id, deadline=deadline, crash_limit=CRASH_LIMIT)
                     reports[run_id] = ResumeReport(run_id=run_id, outcome=outcome, error=None)
                 except NovaError as error:
                     reports[run_id] = ResumeReport(run_id=run_id, outcome=None, error=error)
@@ -257,6 +259,17 @@ class Runner:
         """
         for stop in self._stops:
             stop.request(StopCause.DRAINED)
+
+    async def _resume(
+        self, run_id: str, workflow: Workflow[Any] | None = None, *, allow_changed: bool = False, **options: Any
+    ) -> RunOutcome:
+        head = await self._checkpoints.head(run_id, tenant_id=self._tenant_id)
+        if head is None:
+            raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id, tenant_id=self._tenant_id)
+        code = self._code_of(head, workflow)
+        if not allow_changed:
+            _check_unchanged(head, code)
+        return await self._execute(run_id, code, allow_changed=allow_changed, **options)
 
     async def _create(self, run_id: str, workflow: Workflow[Any], record: StartRecord) -> None:
         """Set the limit of a run and record its head; the same start again is taken up where it was cut."""
@@ -293,12 +306,19 @@ class Runner:
         reopen: bool = False,
         allow_changed: bool = False,
         deadline: timedelta | None = None,
+        crash_limit: int | None = None,
     ) -> RunOutcome:
         """Claim a run, keep its lease, and conduct it."""
         # An instance of its own: a second resume within this process must not pass for the holder itself.
         holder = replace(self._holder, instance=secrets.token_hex(4))
         claim = await self._checkpoints.claim(
-            run_id, holder=holder, lease=self._lease, steal=steal, reopen=reopen, tenant_id=self._tenant_id
+            run_id,
+            holder=holder,
+            lease=self._lease,
+            steal=steal,
+            reopen=reopen,
+            crash_limit=crash_limit,
+            tenant_id=self._tenant_id,
         )
         stop = Stop()
         writer = RunWriter(
@@ -309,7 +329,7 @@ class Runner:
             stop=stop,
             sleep=self._sleep,
         )
-        keeper = asyncio.create_task(writer.keep_lease(lease=self._lease))
+        self._keeper.keep(writer)
         self._stops.add(stop)
         try:
             execution = await self._prepare(
@@ -318,8 +338,7 @@ class Runner:
             outcome = await execution.conduct()
         finally:
             self._stops.discard(stop)
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            await self._keeper.drop(writer)
             await writer.release()
         self._listener.run_ended(run_id=run_id, status=outcome.status)
         return outcome

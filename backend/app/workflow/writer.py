@@ -51,6 +51,16 @@ class RunWriter:
         self._turn = asyncio.Lock()
         self._holds_lease = True
 
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._run_id
+
+    @property
+    def token(self) -> int:
+        """The token of its lease."""
+        return self._token
+
     async def append(self, step_id: str, output: JsonValue, *, fingerprint: str, meta: Mapping[str, JsonValue]) -> None:
         """Record a step; when it returns, the step survives a crash.
 
@@ -115,22 +125,14 @@ class RunWriter:
             # Superseded, gone, or out of reach: then the lease ends by its time. The cause of the stop is what is told.
             return
 
-    async def keep_lease(self, *, lease: timedelta) -> None:
-        """Prolong the lease every third of it until cancelled; request the stop when it is lost.
-
-        A store that does not answer is asked again at the next turn: the end of a lease permits a takeover, and only a
-        takeover (which the next write notices) ends this writer.
-        """
-        while True:
-            await asyncio.sleep(lease.total_seconds() / 3)
-            try:
-                async with track_checkpoint("heartbeat"):
-                    await self._checkpoints.heartbeat(self._run_id, self._token, lease=lease, tenant_id=self._tenant_id)
-            except CheckpointStoreUnavailableError:
-                continue
-            except CheckpointError as error:
-                await self._ended(error)
-                return
+    async def look_for_lease(self, *, lease: timedelta) -> None:
+        """Prolong the lease once more by itself, and where it is lost learn why and request the stop."""
+        try:
+            await self._checkpoints.heartbeat(self._run_id, self._token, lease=lease, tenant_id=self._tenant_id)
+        except CheckpointStoreUnavailableError:
+            return
+        except CheckpointError as error:
+            await self._ended(error)
 
     async def _insist(self, name: Literal["append", "finish"], verb: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(1, _TRIES + 1):

@@ -23,7 +23,19 @@ from app.stores.checkpoint.contract import CheckpointStorage
 from app.stores.checkpoint.memory import InMemoryCheckpointStore
 from app.workflow.engine import RunListener, Runner
 
-VERBS = ("create", "claim", "heartbeat", "release", "append", "finish", "load", "head", "abort", "list_runs")
+VERBS = (
+    "create",
+    "claim",
+    "heartbeat",
+    "heartbeat_all",
+    "release",
+    "append",
+    "finish",
+    "load",
+    "head",
+    "abort",
+    "list_runs",
+)
 
 
 async def no_sleep(seconds: float) -> None:
