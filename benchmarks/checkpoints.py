@@ -6,8 +6,8 @@ at once. Printed are a step's p50 and p99 (from one step to the next, with all t
 bytes on the disk and in WAL per byte of content, and the time to load a run again.
 
 Run it with ``python benchmarks/checkpoints.py [--rounds N] [--quick]``; ``--json`` prints the figures for programs.
-``--quick`` leaves out 2,000 steps. LangGraph's full channel, which writes the whole state at each step, is left out where
-that would be gigabytes. Autovacuum is off, because its WAL could be anybody's.
+``--quick`` leaves out 2,000 steps. LangGraph's full channel, which writes the whole state at each step, is left out
+where that would be gigabytes. Autovacuum is off, because its WAL could be anybody's.
 """
 
 from __future__ import annotations
