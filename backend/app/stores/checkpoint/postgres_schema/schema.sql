@@ -126,8 +126,9 @@ CREATE TABLE nova_archive_segments (
     tenant_id  text    COLLATE "C" NOT NULL,
     object_key text    COLLATE "C" NOT NULL UNIQUE,
     epoch      bigint  NOT NULL,
+    adopted    boolean NOT NULL DEFAULT false,
     state      text    COLLATE "C" NOT NULL
-               CHECK (state IN ('writing', 'live', 'adopted', 'suspect', 'abandoned', 'deleting', 'deleted')),
+               CHECK (state IN ('writing', 'live', 'suspect', 'abandoned', 'deleting', 'deleted')),
     runs       integer NOT NULL DEFAULT 0,
     steps      bigint  NOT NULL DEFAULT 0,
     size_bytes bigint  NOT NULL DEFAULT 0,
