@@ -155,9 +155,17 @@ class ChunkReader:
         for entry in sequence_of(delta.get("tool_calls") or [], what="tool_calls"):
             yield self._call(mapping_of(entry, what="a tool call"))
 
+    def _index(self, piece: Mapping[str, Any]) -> int:
+        """Return which call a piece belongs to: some servers number none of them, or each as the first."""
+        index, latest = piece.get("index"), max(self.calls, default=-1)
+        if not isinstance(index, int):
+            index = max(latest, 0)
+        known = self.calls.get(index)
+        another = known is not None and piece.get("id") not in {None, "", known.id}
+        return latest + 1 if another else index
+
     def _call(self, piece: Mapping[str, Any]) -> ToolCallDelta:
-        index = piece.get("index")
-        index = index if isinstance(index, int) else max(self.calls, default=0)
+        index = self._index(piece)
         function = mapping_of(piece.get("function") or {}, what="function")
         arguments = text_of(function.get("arguments") or "", what="arguments")
         first = index not in self.calls

@@ -224,6 +224,38 @@ async def test_arguments_that_are_no_object_are_kept_as_written(written: str) ->
         assert opened.server.calls[-1].body["messages"][1]["tool_calls"][0]["function"]["arguments"] == written
 
 
+def tool_chunk(reason: str | None = None, **piece: Any) -> tuple[None, dict[str, Any]]:
+    """Return a chunk of Chat Completions with a piece of a call."""
+    delta = {"tool_calls": [piece]} if piece else {}
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    return None, {"model": "gpt-4o-mini", "choices": [choice]}
+
+
+@pytest.mark.parametrize(
+    "numbers", [(0, 1), (None, None), (0, 0)], ids=["numbered", "without numbers", "all the first"]
+)
+async def test_calls_are_told_apart_however_a_server_numbers_them(numbers: tuple[int | None, int | None]) -> None:
+    """By their number, else by their ids: two calls are never run together."""
+    events = []
+    for number, name in zip(numbers, ("weather", "population"), strict=True):
+        index: dict[str, Any] = {} if number is None else {"index": number}
+        events.append(tool_chunk(**index, id=f"c-{name}", function={"name": name, "arguments": '{"city": "Bergen"}'}))
+    usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+    last = {"model": "gpt-4o-mini", "choices": [], "usage": usage}
+    async with open_subject("openai") as opened:
+        assert isinstance(opened, WireSubject)
+        opened.server.faults.append(Fault("raw", events=(*events, tool_chunk("tool_calls"), (None, last))))
+
+        response, pieces = await call(opened, ASK_BOTH, WITH_TOOLS, streamed=True)
+
+    assert [(block.id, block.name) for block in response.tool_calls] == [
+        ("c-weather", "weather"),
+        ("c-population", "population"),
+    ]
+    assert {block.arguments["city"] for block in response.tool_calls} == {"Bergen"}
+    assert [piece.index for piece in pieces if isinstance(piece, ToolCallDelta)] == [0, 1]
+
+
 async def keep(events: AsyncIterator[StreamEvent], pieces: list[StreamEvent]) -> None:
     """Read a stream, and keep what came before it broke."""
     async for event in events:
