@@ -36,7 +36,8 @@ async def check_all(job: Job, *, tenant_id: str | None = None) -> int:
 
 
 async def check_some(job: Job, count: int, *, generator: random.Random) -> None:
-    """Check a few segments that ``generator`` draws."""
+    """Check a few segments that ``generator`` draws, and every one that is suspect: it heals, or is told again."""
+    suspects = list(await job.ledger.segments(states=("suspect",), limit=_PAGE))
     numbers: list[SegmentRow] = []
     seen = after = 0
     # Reservoir sampling: each segment has the same chance, however many there are.
@@ -48,7 +49,7 @@ async def check_some(job: Job, count: int, *, generator: random.Random) -> None:
             elif (place := generator.randrange(seen)) < count:
                 numbers[place] = segment
         after = page[-1].segment_no
-    for segment in numbers:
+    for segment in [*suspects, *numbers]:
         if job.out_of_time():
             return
         await check_segment(job, segment)

@@ -756,7 +756,7 @@ async def test_a_run_that_the_database_has_in_an_earlier_version_is_left_to_peop
 
 
 async def test_verify_reads_every_segment(world: World) -> None:
-    """A check counts what is right; what is not right is suspect, its runs are named, and it heals when it is back."""
+    """A check counts what is right; what is not is suspect and told by every job, and heals when it is whole again."""
     await world.archived("a", tenant_id="t1")
     await world.archived("b", tenant_id="t2")
     (key,) = [key for key in segment_keys(world) if key.startswith(keys.tenant_prefix("t2"))]
@@ -771,7 +771,9 @@ async def test_verify_reads_every_segment(world: World) -> None:
     world.objects.objects[key] = right[:60] + bytes([right[60] ^ 1]) + right[61:]
     count, report = await verify()
     assert (count, report.outcome, report.lost_runs) == (1, "unverified", (("t2", "b"),))
+    assert (await world.offload()).lost_runs == (("t2", "b"),)
     world.objects.objects[key] = right
+    assert (await world.offload()).outcome == "done"
     assert (await verify())[0] == 2
     assert world.rows("SELECT count(*) FROM archive_segments WHERE state = 'suspect'") == [(0,)]
 
