@@ -45,14 +45,15 @@ _TO_COPY: Final = (
     f"r.tier = 'hot' AND r.updated_ms <= {_NOW} - %(idle_ms)s::bigint"
     f" AND (r.lease_expires_ms IS NULL OR r.lease_expires_ms <= {_NOW}) AND f.version IS DISTINCT FROM r.version"
 )
-# The sizes are those of the stored bodies, which lie beside their rows uncompressed: no body is read for them.
+# First which runs, then how large they are: of the others no step is looked at. The sizes are those of stored bodies,
+# which lie beside their rows uncompressed: no body is read for them.
 CANDIDATES: Final = (
-    "WITH found AS (SELECT r.run_no, coalesce(sum(t.size) OVER (ORDER BY r.run_no), 0) - coalesce(t.size, 0) AS before"
-    " FROM nova_runs AS r LEFT JOIN nova_archive_frames AS f ON f.run_no = r.run_no"
-    " CROSS JOIN LATERAL (SELECT sum(octet_length(body) + octet_length(meta)) AS size FROM nova_steps AS s"
-    " WHERE s.run_no = r.run_no) AS t"
+    "WITH picked AS MATERIALIZED (SELECT r.run_no FROM nova_runs AS r"
+    " LEFT JOIN nova_archive_frames AS f ON f.run_no = r.run_no"
     f" WHERE r.tenant_id = %(tenant_id)s AND r.run_no > %(after)s::bigint AND {_TO_COPY}"
-    " ORDER BY r.run_no LIMIT %(limit)s)"
+    " ORDER BY r.run_no LIMIT %(limit)s), sized AS (SELECT p.run_no, coalesce((SELECT"
+    " sum(octet_length(s.body) + octet_length(s.meta)) FROM nova_steps AS s WHERE s.run_no = p.run_no), 0) AS size"
+    " FROM picked AS p), found AS (SELECT run_no, sum(size) OVER (ORDER BY run_no) - size AS before FROM sized)"
     f" SELECT r.run_no, {_HEAD}, {_NOW}, i.body, o.body FROM found AS n JOIN nova_runs AS r ON r.run_no = n.run_no"
     " LEFT JOIN nova_values AS i ON i.run_no = r.run_no AND i.kind = 'inputs'"
     " LEFT JOIN nova_values AS o ON o.run_no = r.run_no AND o.kind = 'result'"
