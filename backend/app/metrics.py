@@ -76,6 +76,7 @@ class GuardMetrics:
         takeovers: idempotency keys that were begun again after a crash, a failure or a lost lease.
         lease_losses: of runs and of keys, seen by whoever lost one.
         checkpoint: how long a verb of the checkpoint store took, failed ones included.
+        archive_reads: runs that were read from the archive, by where they came from.
         circuit_refusals: calls that were not made because those before them had failed.
         throttled_seconds: how long calls waited for their turn.
         in_flight: calls that are under way now, where they are limited.
@@ -92,6 +93,7 @@ class GuardMetrics:
     takeovers: Counter
     lease_losses: Counter
     checkpoint: Histogram
+    archive_reads: Counter
     circuit_refusals: Counter
     throttled_seconds: Counter
     in_flight: Gauge
@@ -229,6 +231,7 @@ def build_guard_metrics(registry: CollectorRegistry) -> GuardMetrics:
             buckets=_CHECKPOINT_BUCKETS_S,
             registry=registry,
         ),
+        archive_reads=counter("nova_archive_reads", "Runs read from the archive, by where they came from.", "result"),
         circuit_refusals=counter(
             "nova_llm_circuit_refusals", "Calls not made because those before them had failed.", "provider"
         ),
@@ -242,6 +245,8 @@ def build_guard_metrics(registry: CollectorRegistry) -> GuardMetrics:
     for reason in UNCERTAIN_REASONS:
         families.uncertain.labels(reason)
         families.uncertain_cents.labels(reason)
+    for result in ("memory", "archive", "damaged"):
+        families.archive_reads.labels(result)
     for kind in ("run", "key"):
         families.lease_losses.labels(kind)
     return families

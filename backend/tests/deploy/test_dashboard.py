@@ -66,6 +66,14 @@ def test_every_metric_that_is_asked_for_is_one_of_novas() -> None:
                 assert label in known[name], f"{name}: {label}"
 
 
+def test_every_metric_is_in_the_reference() -> None:
+    """With its name as Prometheus shows it."""
+    reference = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    names = {name.removesuffix("_bucket") for name in metrics_of_nova() if not name.endswith(("_count", "_sum"))}
+
+    assert {name for name in names if f"`{name}`" not in reference} == set()
+
+
 def test_every_series_that_is_recorded_has_a_rule() -> None:
     """A recorded name has colons in it; each that is asked for is one that the rules record."""
     recorded = set(re.findall(r"record: (\S+)", RULES.read_text()))

@@ -42,6 +42,8 @@ _PARTS: Final = {
 }
 
 _log = logging.getLogger(__name__)
+_shown: set[tuple[str, str]] = set()
+"""The models whose series are there: asking for eleven of them before each call would cost as much as the call."""
 
 P = ParamSpec("P")
 
@@ -145,6 +147,8 @@ def show_at_zero(provider: str, model: str) -> None:
         provider: the adapter's id.
         model: the name that is priced, or ``other``.
     """
+    if (provider, model) in _shown:
+        return
     families = _families()
     families.cost_cents.labels(provider, model)
     for token_type in ("input", "output"):
@@ -153,6 +157,7 @@ def show_at_zero(provider: str, model: str) -> None:
         families.unknown.labels(provider, model, quantity)
     for status in get_args(Status):
         families.invocations.labels(provider, model, status)
+    _shown.add((provider, model))
 
 
 def warmed_up(book: PriceBook, *, provider: str, model: str) -> PriceBook:

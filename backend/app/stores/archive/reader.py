@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from app.errors import ArchiveObjectMissingError, CheckpointCorruptError
+from app.metrics import guard_metrics
 from app.stores.archive.contract import ObjectStore
 from app.stores.checkpoint.rows import StoredStep, off_loop
 from app.stores.checkpoint.tables import ArchivedCopy
@@ -43,6 +44,8 @@ class ArchiveReader:
         """
         from app.stores.archive.segment import decode_run
 
+        families = await guard_metrics()
+        kept = (copy.object_key, copy.offset) in self._cached
         frames = await self._frames(copy, tenant_id=tenant_id, run_id=run_id)
         try:
             archived = await off_loop(
@@ -51,9 +54,11 @@ class ArchiveReader:
             if archived.head.run_id != run_id or len(archived.steps) != copy.steps:
                 raise ValueError("it is another run")
         except (ValueError, CheckpointCorruptError) as error:
+            families.archive_reads.labels("damaged").inc()
             raise _corrupt(copy, str(error), tenant_id=tenant_id, run_id=run_id) from error
         # Only what verified is kept: a damaged answer must not be given again.
         self._keep((copy.object_key, copy.offset), frames)
+        families.archive_reads.labels("memory" if kept else "archive").inc()
         return archived.steps
 
     async def close(self) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from app import errors
+from app.logs import logging_as_configured
+from app.redaction import redact
 from app.stores.archive.choice import open_archive, open_ledger
 from app.stores.archive.contract import ObjectStore
 from app.stores.archive.ledger import ArchiveLedger
@@ -88,12 +90,14 @@ def run(arguments: Sequence[str], *, settings: Settings | None = None, program: 
             from app.settings import load_settings
 
             settings = load_settings()
-        return int(_run_stoppable(_VERBS[options.verb](options, settings)))
+        with logging_as_configured(settings):
+            return int(_run_stoppable(_VERBS[options.verb](options, settings)))
     except errors.NovaError as error:
         code = next((code for cls, code in _OF_ERROR if isinstance(error, cls)), OffloadExit.UNEXPECTED)
-        _say(f"error: {error}")
+        told = redact(str(error))
+        _say(f"error: {told}")
         if options.json:
-            _print_json({"error": {"code": error.code, "exit_code": int(code), "message": str(error)}})
+            _print_json({"error": {"code": error.code, "exit_code": int(code), "message": told}})
         return int(code)
     except KeyboardInterrupt:
         _say("interrupted; what was committed stands, and the next job goes on")

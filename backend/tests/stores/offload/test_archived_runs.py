@@ -11,6 +11,7 @@ from app.errors import (
     RunFinishedError,
     StepConflictError,
 )
+from app.metrics import guard_metrics
 from app.stores.archive.memory import MemoryArchive
 from app.stores.archive.reader import ArchiveReader
 from app.stores.checkpoint.contract import RunFilter, RunStatus
@@ -81,11 +82,15 @@ async def test_frames_that_verified_are_kept_up_to_a_bound(world: World) -> None
     reader = ArchiveReader(lambda: archive, cache_bytes=2 * first.entry.length + 20)
     store = world.make_store_with(reader)
     archive.reads.clear()
+    counted = (await guard_metrics()).archive_reads
+    before = {result: counted.labels(result)._value.get() for result in ("memory", "archive")}
 
     for name, reads in (("a", 1), ("a", 1), ("b", 2), ("a", 2), ("c", 3), ("a", 3), ("b", 4)):
         await store.load(name)
         assert len(archive.reads) == reads
     await store.close()
+    now = {result: counted.labels(result)._value.get() - before[result] for result in before}
+    assert now == {"memory": 3, "archive": 4}
 
 
 @pytest.mark.parametrize("steps", [None, 0, 2])
