@@ -80,9 +80,9 @@ class Sides:
         assert isinstance(answer, Granted)
         return reserved - start, settled - reserved
 
-    async def take(self) -> None:
+    async def take(self, *scopes: str) -> None:
         """Reserve a call that stays open."""
-        assert isinstance(await self._store.reserve(next(self._ids), AMOUNT, SCOPES, lease=LEASE), Granted)
+        assert isinstance(await self._store.reserve(next(self._ids), AMOUNT, scopes or SCOPES, lease=LEASE), Granted)
 
     async def bare(self) -> float:
         """Run the bare script; return what it took in seconds."""
@@ -165,10 +165,17 @@ async def weigh(url: str) -> dict[str, Figure]:
         for _ in range(HOLDS):
             await sides.pair()
         closed = _used(client)
+        for _ in range(HOLDS):
+            await sides.take("run:the-same")
+        in_one_scope = _used(client)
+        for number in range(HOLDS):
+            await sides.take(f"run:{number:08d}")
+        in_many = _used(client)
         await sides.close()
     return {
         "bytes of an open hold": Figure.of([(opened - empty) / HOLDS]),
         "bytes of a closed hold": Figure.of([(closed - opened) / HOLDS]),
+        "bytes of a scope": Figure.of([((in_many - in_one_scope) - (in_one_scope - closed)) / HOLDS]),
     }
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
-from app.errors import BudgetExceededError, IdempotencyLeaseLostError, LLMError, UnboundedCallError
+from app.errors import BudgetExceededError, BudgetStoppedError, IdempotencyLeaseLostError, LLMError, UnboundedCallError
 from app.metrics import guard_metrics
 from app.skills.guards import BudgetedAdapter, FallbackAdapter, IdempotentAdapter, RetryingAdapter, RetryPolicy
 from app.skills.guards.recording import fingerprint
+from app.skills.guards.wrapper import Patience
 from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig
 from app.skills.pricing import PriceBook
 from app.stores.budget.memory import InMemoryBudgetStore
@@ -20,6 +22,7 @@ from app.stores.idempotency.memory import InMemoryIdempotencyStore
 from tests.support.clock import FakeClock
 
 from .fakes import FakeTime, ScriptedAdapter, answer, failure
+from .ledger import ObservedStore
 
 CONFIG = LLMConfig(max_tokens=10, timeout_s=30)
 BILL = 5 * 100 + 3 * 200
@@ -102,6 +105,36 @@ async def test_a_refusal_is_counted_by_the_window_in_the_way() -> None:
         ("nova_budget_refusals_total", "day"): 1,
         ("nova_budget_refusals_total", "unbounded"): 1,
     }
+
+
+@pytest.mark.parametrize("tenant_id", ["default", None], ids=["its tenant", "all tenants"])
+async def test_a_stopped_call_is_counted_as_a_refusal(tenant_id: str | None) -> None:
+    """Whoever is stopped."""
+    store = InMemoryBudgetStore()
+    await store.stop(tenant_id=tenant_id)
+    await guard_metrics()
+    before = counted()
+
+    with pytest.raises(BudgetStoppedError):
+        await budgeted(ScriptedAdapter(answer()), store).invoke("hi", CONFIG)
+
+    assert change_since(before) == {("nova_budget_refusals_total", "stopped"): 1}
+
+
+async def test_a_settlement_that_cannot_be_delivered_is_counted() -> None:
+    """Once, however often it was tried; the end of the lease then charges the hold."""
+    time = FakeTime()
+    observed: Any = ObservedStore(InMemoryBudgetStore(), settle="before")
+    patience = Patience(total_s=3.0, clock=time.clock, sleep=time.sleep)
+    await guard_metrics()
+    before = counted()
+
+    await BudgetedAdapter(ScriptedAdapter(answer()), budget=observed, prices=PriceBook(), patience=patience).invoke(
+        "hi", CONFIG
+    )
+
+    assert observed.verbs["settle"] > 1
+    assert change_since(before) == {("nova_budget_undelivered_total",): 1}
 
 
 async def test_an_unknown_outcome_is_counted_with_what_was_charged() -> None:
