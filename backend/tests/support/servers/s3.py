@@ -33,7 +33,7 @@ class S3Server(Server):
 
     def __init__(self) -> None:
         super().__init__()
-        self._internal = [free_port() for _ in range(3)]
+        self._internal = [free_port() for _ in range(4)]
 
     @property
     def endpoint(self) -> str:
@@ -46,7 +46,7 @@ class S3Server(Server):
 
     def command(self) -> list[str]:
         """Return the command line: everything on loopback, no ports but those that were found free."""
-        master, volume, filer = self._internal
+        master, volume, filer, admin = self._internal
         return [
             _binary(),
             f"-logdir={self.directory}",
@@ -56,6 +56,9 @@ class S3Server(Server):
             "-ip.bind=127.0.0.1",
             f"-s3.port={self.port}",
             "-s3.port.iceberg=0",
+            # Its default port is one for all servers of a host, and two that start at once both find it free.
+            "-s3.port.lance=0",
+            f"-admin.port={admin}",
             f"-master.port={master}",
             f"-volume.port={volume}",
             f"-filer.port={filer}",
