@@ -316,7 +316,8 @@ class RedisBudgetStore:
                 for key, change in ledger.repairs(report).items()
                 for part in (field_of(key), change.spent, change.held)
             ]
-            # Only while nobody else has repaired since: a difference that is added twice is a difference again.
+            # Only while nobody else has repaired since: a difference that is added twice is a difference again. And
+            # what is missing in a counter that was not there is known only now that it is.
             what, _, _ = await self._book.run(_REPAIR, tenant_id, found.repairs, *missing)
             if what == "repaired":
                 return report

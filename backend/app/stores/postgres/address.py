@@ -23,6 +23,7 @@ _DEFAULTS: Final = {
 """What a URL that says nothing of it gets; a dead peer is noticed within a minute."""
 
 _EXAMPLE: Final = "postgresql://user:password@host:5432/database?sslmode=require"
+_ESCAPE: Final = "a character such as @ : / ? # % in the password must be written as %40 and so on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,11 @@ def parse_address(url: str) -> Address:
     if not found or not is_postgres(scheme.lower()):
         raise _refused("it must begin with postgresql:// or postgres://")
     conninfo = f"postgresql://{rest}"
-    query = rest.partition("?")[2]
+    place, _, query = rest.partition("?")
+    user, at, where = place.partition("@")
+    if ("/" in user or "@" in where) if at else "@" in query:
+        # libpq would take a part of the password for the host, the database or a parameter, which errors show.
+        raise _refused(_ESCAPE)
     unknown = [name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in _known()]
     if unknown:
         raise _refused(f"PostgreSQL's own client does not know its parameter {unknown[0]!r:.40}; leave it out")
@@ -65,7 +70,7 @@ def parse_address(url: str) -> Address:
         parts = conninfo_to_dict(conninfo)
     except ProgrammingError:
         # libpq's own words may quote the part that it did not understand, which may be of the password.
-        raise _refused("a character such as @ : / ? # % in the password must be written as %40 and so on") from None
+        raise _refused(_ESCAPE) from None
     host = str(parts.get("host") or parts.get("hostaddr") or "the local socket")
     name = unquote(str(parts.get("dbname") or parts.get("user") or "its user's"))
     defaults = {key: value for key, value in _DEFAULTS.items() if key not in parts}

@@ -15,6 +15,7 @@ from app.money import MAX_MICROCENTS
 from app.stores.budget import redis_book
 from app.stores.budget.contract import KEEP_CLOSED, Granted, HoldState
 from app.stores.budget.redis import RedisBudgetStore
+from app.stores.budget.redis_audit import Audited, audited
 from tests.support.clock import FakeClock
 from tests.support.servers.valkey import ValkeyServer
 
@@ -227,6 +228,26 @@ class TestRedisBudgetStore(BudgetContract):
                 await store.settle("h", 1)
 
         assert RedisBackDoor(client).dump() == before
+
+    @pytest.mark.parametrize("bill", [4, 900])
+    async def test_a_lost_counter_is_repaired_while_its_hold_is_settled(
+        self, store: RedisBudgetStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, bill: int
+    ) -> None:
+        """A bill that comes between the audit of a repair and its change counts once, also where the counter was gone."""
+        await granted(store)
+        client.hdel("nova:{default}:budget:counters", "s\ntotal")
+
+        async def audited_before_the_bill(book: redis_book.RedisBook, tenant_id: str) -> Audited:
+            found = await audited(book, tenant_id)
+            await store.settle("h", bill)
+            return found
+
+        monkeypatch.setattr("app.stores.budget.redis.audited", audited_before_the_bill)
+        repaired = await store.repair()
+
+        assert [finding.window for finding in repaired.findings] == ["total"]
+        assert await spent_and_held(store) == (bill, 0)
+        assert (await store.audit()).clean
 
     async def test_an_idle_tenant_keeps_a_week_and_no_more_after_its_next_calls(
         self, store: RedisBudgetStore, back_door: RedisBackDoor, clock: FakeClock

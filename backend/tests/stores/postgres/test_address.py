@@ -50,12 +50,33 @@ def test_what_the_url_says_wins_over_the_defaults() -> None:
 @pytest.mark.parametrize(
     "url",
     [
+        "postgresql:///d?host=%2Ftmp",
+        "postgresql://h/d",
+        "postgresql://u@h/d?options=-c%20nova.note%3Da@b",
+        "postgresql://a%40b:p%2Fw@h/d",
+        "postgresql://u:p:w#@[::1]:5/d",
+        "postgresql://u:p@h:1,i:2/d",
+    ],
+)
+def test_what_libpq_reads_in_one_way_is_taken(url: str) -> None:
+    """Addresses without a host, of sockets, of IPv6 and of several hosts, and what is escaped."""
+    assert conninfo_to_dict(parse_address(url).conninfo)["dbname"] == "d"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
         "postgresql://h/d?pgbouncer=true",
         "postgresql://h/d?schema=public",
         f"postgresql://u:{SECRET}@h:port/d?sslmode",
         f"postgresql://[{SECRET}/d",
         f"postgresql:/u:{SECRET}@h/d",
         f"mysql://u:{SECRET}@h/d",
+        f"postgresql://u:{SECRET}/more@h/d",
+        f"postgresql://u:1234/{SECRET}@h/d",
+        f"postgresql://u:more@{SECRET}@h/d",
+        f"postgresql://u:more?{SECRET}@h/d",
+        f"postgresql://u:more?{SECRET}=@h/d?sslmode=require",
         "",
     ],
 )
