@@ -233,7 +233,7 @@ class TestRedisBudgetStore(BudgetContract):
     async def test_a_lost_counter_is_repaired_while_its_hold_is_settled(
         self, store: RedisBudgetStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, bill: int
     ) -> None:
-        """A bill that comes between the audit of a repair and its change counts once, also where the counter was gone."""
+        """A bill between the audit of a repair and its change counts once, also where the counter was gone."""
         await granted(store)
         client.hdel("nova:{default}:budget:counters", "s\ntotal")
 
