@@ -84,14 +84,20 @@ def measure(rounds: int, *, quick: bool) -> tuple[dict[str, dict[tuple[int, int]
             dsn = server.create_database(database)
             running[name] = (database, stack.enter_context(Participant([*command, dsn], clean_environment())))
             figures[name] = {case: Figures() for case in cases}
-        for number in range(rounds):
-            for case in cases:
-                for name, (database, participant) in running.items():
-                    # It writes its whole state at each step: these would be some 3 and 5 GB.
-                    if name == "langgraph full" and case in {(16, 400), (1, 2_000)}:
-                        continue
-                    turn(server, database, participant, case, figures[name][case], seed=number + 1)
-                    print(f"round {number + 1}, {case[0]} x {case[1]}: {name}", file=sys.stderr)
+        turns = (
+            (number, case, name)
+            for number in range(rounds)
+            for case in cases
+            for name in running
+            # It writes its whole state at each step: these would be some 3 and 5 GB.
+            if not (name == "langgraph full" and case in {(16, 400), (1, 2_000)})
+        )
+        try:
+            for number, case, name in turns:
+                turn(server, *running[name], case, figures[name][case], seed=number + 1)
+                print(f"round {number + 1}, {case[0]} x {case[1]}: {name}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("interrupted: the figures are of the turns so far", file=sys.stderr)
         return figures, {name: participant.version for name, (_, participant) in running.items()}
 
 
@@ -132,7 +138,7 @@ def show(found: dict[str, Any]) -> None:
     """Print one table for each case, and how the figures stand to the targets."""
     for runs, steps in CASES:
         key = f"{runs}x{steps}"
-        if key not in found["nova"]:
+        if any(key not in found[name] for name in ("bare", "nova-store", "nova")):
             continue
         print(f"\n{runs} run{'s' if runs > 1 else ''} of {steps:,} steps")
         print(
