@@ -17,6 +17,4 @@ def offload(ctx: typer.Context) -> None:
     arguments = list(ctx.args)
     if session.tenant != "default" and "--tenant" not in arguments:
         arguments += ["--tenant", session.tenant]
-    # Help needs no settings, which may be what is wrong.
-    settings = None if {"-h", "--help"} & set(arguments) else session.settings
-    raise typer.Exit(run(arguments, settings=settings, program="nova offload"))
+    raise typer.Exit(run(arguments, load=lambda: session.settings, program="nova offload"))

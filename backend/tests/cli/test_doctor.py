@@ -205,3 +205,4 @@ def test_the_archive_is_asked_and_the_last_job_is_told(nova: Nova, tmp_path: Pat
     other = archive("--data-dir", str(tmp_path / "other"), **env)
     assert (other["state"], "not the archive of this database" in other["why"]) == ("problem", True)
     assert nova("--data-dir", str(tmp_path / "other"), "offload", "--older-than", "0", env=env).code == 6
+    assert nova("offload", env=env | {"DATABASE_URL": "mysql://nothing"}).code == 6

@@ -76,20 +76,17 @@ class _Stopped(BaseException):
     """SIGTERM: the job is to end in order."""
 
 
-def run(arguments: Sequence[str], *, settings: Settings | None = None, program: str | None = None) -> int:
+def run(arguments: Sequence[str], *, load: Callable[[], Settings] | None = None, program: str | None = None) -> int:
     """Run the program and return its exit code; results go to standard output, everything else to standard error.
 
     Args:
         arguments: without the program's name.
-        settings: None reads the environment.
+        load: gives the settings, once the arguments are read; None reads the environment.
         program: its name in help and errors.
     """
     options = _parser(program or "python3 -m app.stores.checkpoint_offload").parse_args(arguments)
     try:
-        if settings is None:
-            from app.settings import load_settings
-
-            settings = load_settings()
+        settings = (load or _load_settings)()
         with logging_as_configured(settings):
             return int(_run_stoppable(_VERBS[options.verb](options, settings)))
     except errors.NovaError as error:
@@ -355,6 +352,12 @@ def _watch() -> Callable[[Progress], None]:
         sys.stderr.flush()
 
     return watch
+
+
+def _load_settings() -> Settings:
+    from app.settings import load_settings
+
+    return load_settings()
 
 
 def _run_stoppable(verb: Coroutine[Any, Any, OffloadExit]) -> OffloadExit:

@@ -13,9 +13,9 @@ __all__ = ["Below"]
 class Below:
     """An archive below a prefix of its own, so that tests on one server do not see each other's objects."""
 
-    def __init__(self, archive: ObjectStore) -> None:
+    def __init__(self, archive: ObjectStore, *, prefix: str | None = None) -> None:
         self._archive = archive
-        self._prefix = f"t{uuid.uuid4().hex}/"
+        self.prefix = self._prefix = prefix or f"t{uuid.uuid4().hex}/"
         self.location = archive.location
 
     async def put_new(self, key: str, data: bytes) -> None:
