@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from app.credentials import fixed
@@ -48,7 +49,7 @@ class _Counted:
 
 async def daily_job(child: Child) -> None:
     """Copy and purge what is there, one segment for each run; the file says where database and bucket are."""
-    where = json.loads(child.database.read_text())
+    where = json.loads(Path(child.database).read_text())
     archive = Below(
         R2Archive(
             where["bucket"],

@@ -24,7 +24,7 @@ from tests.support.servers.s3 import S3Server
 from .world import OLD, World, same
 
 SCENARIO = "tests.stores.offload.server_scenarios:daily_job"
-SOME = 6
+SOME = 3
 """How many boundaries are tried in `make test`; `make soak` tries all of them."""
 
 
