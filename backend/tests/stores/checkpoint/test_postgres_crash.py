@@ -12,7 +12,13 @@ import pytest
 from blockbuster import BlockBuster
 
 from app.credentials import fixed
-from app.errors import CheckpointStoreUnavailableError, RunBusyError, RunFinishedError, RunNotFoundError
+from app.errors import (
+    CheckpointStoreUnavailableError,
+    RunBusyError,
+    RunExistsError,
+    RunFinishedError,
+    RunNotFoundError,
+)
 from app.stores.checkpoint.contract import Appended, Claim, RunStatus
 from app.stores.checkpoint.memory import InMemoryCheckpointStore
 from app.stores.checkpoint.postgres import CheckpointStore
@@ -234,6 +240,8 @@ async def sixteen_runs(server: PostgresServer, *, kills: int) -> Noting:
             except (CheckpointStoreUnavailableError, RunBusyError):
                 begun = begun or await there(run_id)
                 await asyncio.sleep(0.01)
+            except RunExistsError:
+                begun = True  # its creation was committed, and the answer was lost with the server
 
     async def there(run_id: str) -> bool:
         try:
