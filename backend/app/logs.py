@@ -21,7 +21,7 @@ from app.redaction import redact, redact_all
 if TYPE_CHECKING:
     from app.settings import Settings
 
-__all__ = ["RedactingFilter", "configure_logging", "logging_as_configured", "redacted_traceback"]
+__all__ = ["RedactingFilter", "commands_log", "configure_logging", "logging_as_configured", "redacted_traceback"]
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUIET: Final = ("asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "urllib3", "hvac")
@@ -68,13 +68,18 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     threading.excepthook = _told_by_a_thread
 
 
+def commands_log(settings: Settings) -> bool:
+    """Whether a command logs: where production or ``NOVA_LOG_FORMAT`` asks for it."""
+    return settings.production or settings.nova_log_format != "auto"
+
+
 @contextmanager
 def logging_as_configured(settings: Settings) -> Iterator[None]:
-    """Log as :func:`configure_logging` says while a command runs, where production or ``NOVA_LOG_FORMAT`` asks for it.
+    """Log as :func:`configure_logging` says while a command runs, where :func:`commands_log`.
 
     Elsewhere a command tells people what they need to know in words of its own.
     """
-    if not settings.production and settings.nova_log_format == "auto":
+    if not commands_log(settings):
         yield
         return
     hooks = sys.excepthook, threading.excepthook

@@ -15,6 +15,9 @@ import typer
 
 from app.cli.tree import app
 from app.workflow.flow import parse_flow
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.s3 import S3Server
+from tests.support.servers.valkey import ValkeyServer
 
 ROOT = Path(__file__).parents[2]
 _ENDS = {"|", "||", "&&", ";", ">"}
@@ -138,7 +141,7 @@ def test_every_page_is_in_the_menu() -> None:
 
 def test_the_tour_of_the_readme_can_be_pasted(tmp_path: Path) -> None:
     """Its lines run one after another: the first run completes, the small one is parked and then completes."""
-    (tour,) = [code for code in blocks("README.md", "bash") if "nova doctor" in code]
+    (tour,) = [code for code in blocks("README.md", "bash") if "run-id tour" in code]
     lines = [line for line in tour.splitlines() if not line.startswith(("make ", "export NOVA_DATA_DIR"))]
 
     printed = bash("\n".join(lines), tmp_path)
@@ -146,6 +149,48 @@ def test_the_tour_of_the_readme_can_be_pasted(tmp_path: Path) -> None:
     assert "run tour is completed" in printed
     assert "run 'small' waits for budget" in printed
     assert "run small is completed" in printed
+
+
+def test_the_managed_services_of_the_readme_are_chosen_by_their_variables_alone(
+    postgres_server: PostgresServer, valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """The passage as it stands, with the addresses of real servers: each has what it is said to have."""
+    (passage,) = [code for code in blocks("README.md", "bash") if "run-id managed" in code]
+    dsn = postgres_server.create_database("readme")
+    with S3Server() as archive:
+        addresses = {
+            "REDIS_URL": valkey.url,
+            "DATABASE_URL": dsn,
+            "R2_ENDPOINT": archive.endpoint,
+            "R2_BUCKET": archive.bucket,
+            "R2_ACCESS_KEY_ID": archive.access_key_id,
+            "R2_SECRET_ACCESS_KEY": archive.secret_access_key,
+        }
+        for name, value in addresses.items():
+            passage = re.sub(rf"\b{name}=\S+", f"{name}={value}", passage)
+
+        printed = bash(f"set -e\n{passage}", tmp_path)
+
+    assert "..." not in passage
+    assert "run managed is completed" in printed
+    assert "purged 1 run with 14 checkpoints" in printed
+    assert printed.rindex("notes/11") > printed.index("purged 1 run")
+    assert postgres_server.execute("SELECT count(*) FROM nova_steps", database="readme") == [(0,)]
+    assert not (tmp_path / "nova.db").exists()
+    postgres_server.drop_database("readme")
+
+
+def test_the_program_that_goes_on_may_be_started_again_after_its_end(tmp_path: Path) -> None:
+    """The second start finds the run completed, and shows what the first one recorded."""
+    program = blocks("docs/workflows.md", "python")[0]
+    script = tmp_path / "digest.py"
+    script.write_text(program)
+    chosen = "export BUDGET_STORE=sqlite CHECKPOINT_STORE=sqlite IDEMPOTENCY_STORE=sqlite"
+
+    first, second = (bash(f"{chosen}; python {script}", tmp_path) for _ in range(2))
+
+    assert first.startswith("completed $0.0")
+    assert second == f"completed {first.splitlines()[1]}\n"
 
 
 def test_every_flow_in_the_documents_is_valid() -> None:

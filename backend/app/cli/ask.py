@@ -13,6 +13,7 @@ import typer
 
 from app.cli.exits import Ended, ExitCode, Explanation
 from app.cli.session import JsonOption, Session, session_of
+from app.logs import commands_log
 
 if TYPE_CHECKING:
     from app.skills.llm_invoke_v2 import LLMConfig, LLMResponse, Prompt, ReasoningEffort, StreamEvent
@@ -107,8 +108,8 @@ def _warnings_after(session: Session) -> Iterator[list[str]]:
     warnings: list[str] = []
     handler, logger = Keeping(logging.WARNING), logging.getLogger("app")
     logger.addHandler(handler)
-    # Said once: by this command, not by a handler of the whole process too.
-    logger.propagate = False
+    # Said once: by this command, not by a handler of the whole process too, unless somebody asked for a log.
+    logger.propagate = commands_log(session.library_settings)
     try:
         yield warnings
     finally:

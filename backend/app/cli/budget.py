@@ -16,9 +16,9 @@ from app.stores.budget.contract import HoldState, Window
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.stores.budget.contract import AuditReport, Hold, Stopped, WindowUsage
+    from app.stores.budget.contract import AuditReport, BudgetStore, Hold, Stopped, WindowUsage
 
-__all__ = ["group", "usage_table"]
+__all__ = ["group", "stops_in_force", "usage_table"]
 
 group = typer.Typer(no_args_is_help=True, help="Ceilings, what was spent under them, and uncertain holds.")
 
@@ -34,21 +34,32 @@ def show(
     *,
     json: JsonOption = False,
 ) -> None:
-    """Show what each scope has spent and holds, beside its limits.
+    """Show what each scope has spent and holds, beside its limits; and an emergency stop that is in force.
 
     Example:  nova budget show run:tour
     """
+    from rich.console import Group
+
+    from app.cli.documents import stop_document, window_document
+
     session = session_of(ctx, json=json)
 
-    async def read() -> list[WindowUsage]:
+    async def read() -> tuple[list[WindowUsage], list[tuple[str | None, Stopped]]]:
         store = session.budget()
         named = scopes or await store.scopes(tenant_id=session.tenant)
-        return [window for scope in named for window in await store.usage(scope, tenant_id=session.tenant)]
+        windows = [window for scope in named for window in await store.usage(scope, tenant_id=session.tenant)]
+        return windows, await stops_in_force(store, session.tenant)
 
-    from app.cli.documents import window_document
-
-    windows = session.execute(read)
-    session.show({"windows": [window_document(window) for window in windows]}, lambda: usage_table(session, windows))
+    windows, stops = session.execute(read)
+    session.show(
+        {
+            "windows": [window_document(window) for window in windows],
+            "stops": [stop_document(stop, tenant_id=tenant_id) for tenant_id, stop in stops],
+        },
+        lambda: Group(
+            *(_stop_view(session, stop, tenant_id) for tenant_id, stop in stops), usage_table(session, windows)
+        ),
+    )
     _note_missing_runs(session, scopes or [])
 
 
@@ -243,6 +254,13 @@ def go(
             if everybody
             else f"all tenants are still stopped: {session.nova} budget go --all"
         )
+
+
+async def stops_in_force(store: BudgetStore, tenant_id: str) -> list[tuple[str | None, Stopped]]:
+    """Return the stops that refuse a tenant's calls, each with the tenant that it names: None is all of them."""
+    whose: tuple[str | None, ...] = (None, tenant_id)
+    found = [(each, await store.stopped(tenant_id=each)) for each in whose]
+    return [(each, stop) for each, stop in found if stop is not None]
 
 
 def usage_table(session: Session, windows: Sequence[WindowUsage]) -> RenderableType:

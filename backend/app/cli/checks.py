@@ -43,7 +43,10 @@ def examine(session: Session) -> Iterator[Finding]:
     yield from secret_findings(library)
     yield _disk(session, library)
     for kind in STORE_KINDS:
-        yield _store(session, kind)
+        store = _store(session, kind)
+        yield store
+        if kind == "budget" and store.latency_ms is not None:
+            yield from _stops(session)
     yield from schema_findings(session)
     yield from redis_findings(session)
     yield _language_model(session)
@@ -142,6 +145,25 @@ def _store(session: Session, kind: StoreKind) -> Finding:
         remedy=remedy,
         latency_ms=latency_ms,
     )
+
+
+def _stops(session: Session) -> Iterator[Finding]:
+    """Return a finding for each emergency stop that is in force: nothing is broken, and yet nothing is called."""
+    from app.cli.budget import stops_in_force
+
+    try:
+        stops = session.execute(lambda: stops_in_force(session.budget(), session.tenant))
+    except NovaError:  # it answered a moment ago, and will be found out by the next command
+        return
+    for tenant_id, stop in stops:
+        yield Finding(
+            part="emergency stop",
+            state="note",
+            in_force="all tenants" if tenant_id is None else f"tenant {tenant_id}",
+            why=f"no call is made since {stop.since:%Y-%m-%d %H:%M:%S} UTC"
+            + (f" ({stop.reason})" if stop.reason else ""),
+            remedy=f"when it is safe again: {session.nova} budget go{' --all' if tenant_id is None else ''}",
+        )
 
 
 async def _timed(session: Session, kind: StoreKind) -> float:

@@ -101,7 +101,7 @@ def backup(
     from app.stores.maintenance import backup as copy
 
     session = session_of(ctx, json=json)
-    path = session.settings.database_file
+    path = _file(session, instead="pg_dump copies a PostgreSQL database, and Redis keeps its own files")
     with _copying(session) as progress:
         size_bytes = copy(path, target, progress=progress)
     document = {"path": str(path), "backup": str(target.absolute()), "size_bytes": size_bytes}
@@ -123,7 +123,7 @@ def reset_clock(ctx: typer.Context, *, json: JsonOption = False) -> None:
     from app.stores.maintenance import reset_clock as reset
 
     session = session_of(ctx, json=json)
-    path = session.settings.database_file
+    path = _file(session, instead="the clocks of servers are their own, and nova doctor compares them")
     before = reset(path)
     session.show(
         {"path": str(path), "latest_write_was": moment(before, precise=True)},
@@ -142,6 +142,16 @@ def _on_sqlite(session: Session) -> bool:
     from app.stores.choice import choose
 
     return any(choose(kind, session.settings).backend == "sqlite" for kind in STORE_KINDS)
+
+
+def _file(session: Session, *, instead: str) -> Path:
+    """Return the SQLite file; where no store is in one and there is none, say what serves instead."""
+    from app.errors import InvalidInputError
+
+    path = session.settings.database_file
+    if not path.exists() and not _on_sqlite(session):
+        raise InvalidInputError(f"no store is in a SQLite file: {instead}")
+    return path
 
 
 def _postgres(session: Session) -> PostgresDatabase:

@@ -50,8 +50,9 @@ def read_schema(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: it cannot be read, or is not a JSON object.
     """
+    text = _bytes_of(path, most=1024 * 1024)
     try:
-        schema = json.loads(_bytes_of(path, most=1024 * 1024))
+        schema = json.loads(text)
     except ValueError as error:
         raise InvalidInputError(f"the schema in {str(path)!r} is not JSON: {error}") from None
     if not isinstance(schema, dict):

@@ -91,10 +91,19 @@ def _check_met(choice: Choice, settings: Settings, variable: str) -> None:
         )
     if choice.backend == "memory" and choice.implicit and settings.production:
         raise ConfigurationError(
-            f"in production the {choice.kind} store does not fall back to memory: set DATABASE_URL=sqlite:////path/nova.db"
-            f" for all three stores, or {variable}=memory if losing it at every restart is what you want",
-            variable="DATABASE_URL",
+            f"in production the {choice.kind} store does not fall back to memory: set "
+            f"{_remedy(choice.kind, database)}, or {variable}=memory if losing it at every restart is what you want",
+            variable="DATABASE_URL" if choice.kind == "checkpoint" else "REDIS_URL",
         )
+
+
+def _remedy(kind: StoreKind, database: str | None) -> str:
+    """Return what to set for a store that survives its process, beside a database that is set already."""
+    if kind == "checkpoint":
+        return "DATABASE_URL to postgresql://... or sqlite:////path/nova.db"
+    if database is not None:
+        return f"REDIS_URL, or {kind.upper()}_STORE=sqlite for a file on this host"
+    return "REDIS_URL, or DATABASE_URL=sqlite:////path/nova.db for a file with all three stores"
 
 
 def _scheme(settings: Settings, name: Literal["database_url", "redis_url"]) -> str | None:

@@ -98,6 +98,29 @@ def test_a_warning_is_one_line_behind_the_answer(nova: Nova, monkeypatch: pytest
     assert "it ends soon" not in answered.out
 
 
+def test_an_answered_call_is_logged_where_a_log_is_asked_for(nova: Nova) -> None:
+    """One line of JSON on standard error, with the tokens, beside the answer; none without the asking."""
+    logged = nova("ask", "Say hello", env={"NOVA_LOG_FORMAT": "json", "NOVA_LOG_LEVEL": "info"}).check()
+    quiet = nova("ask", "Say hello").check()
+
+    (line,) = [json.loads(each) for each in logged.err.splitlines() if each.startswith("{")]
+    assert (line["level"], line["input_tokens"], line["provider"]) == ("info", 7, "stub")
+    assert "{" not in quiet.err
+
+
+def test_a_schema_that_cannot_be_read_is_no_bad_json(nova: Nova, tmp_path: Path) -> None:
+    """The two mistakes are told apart."""
+    (tmp_path / "half.json").write_text("[1")
+
+    missing = nova("ask", "q", "--schema", str(tmp_path / "none.json"))
+    half = nova("ask", "q", "--schema", str(tmp_path / "half.json"))
+
+    assert (missing.code, half.code) == (4, 4)
+    assert "No such file" in missing.err
+    assert "JSON" not in missing.err
+    assert "is not JSON" in half.err
+
+
 def test_a_question_does_not_leave_its_handler_behind(nova: Nova) -> None:
     """What is logged after the command is not kept for it."""
     before = list(logging.getLogger("app").handlers)

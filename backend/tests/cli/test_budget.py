@@ -280,3 +280,26 @@ def test_the_stop_of_all_tenants_is_lifted_by_its_own_command(nova: Nova) -> Non
     assert "budget go --all" in refused.err
     assert "all tenants are still stopped" in own.err
     assert nova("--tenant", "acme", "ask", "hello").check().out
+
+
+def test_whoever_looks_for_the_cause_finds_the_stop(nova: Nova) -> None:
+    """``budget show`` and ``doctor`` name each stop in force and what lifts it, and say nothing of it afterwards."""
+    nova("budget", "stop", "--reason", "runaway agent").check()
+    nova("budget", "stop", "--all").check()
+
+    shown = nova("budget", "show").check().out
+    document = nova("budget", "show", "--json").check().json
+    found = [each for each in nova("doctor", "--json").check().json["parts"] if each["part"] == "emergency stop"]
+    nova("budget", "go").check()
+    nova("budget", "go", "--all").check()
+
+    assert "tenant default: stopped since" in shown
+    assert "(runaway agent)" in shown
+    assert "all tenants: stopped since" in shown
+    assert [(stop["tenant"], stop["reason"]) for stop in document["stops"]] == [
+        (None, ""),
+        ("default", "runaway agent"),
+    ]
+    assert [each["remedy"].rpartition(": ")[2] for each in found] == ["nova budget go --all", "nova budget go"]
+    assert nova("budget", "show", "--json").check().json["stops"] == []
+    assert "emergency stop" not in nova("doctor").check().out

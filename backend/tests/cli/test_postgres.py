@@ -75,3 +75,17 @@ def test_db_looks_after_the_database(nova: Nova, database: str, monkeypatch: pyt
     assert "nova_steps" in after
     assert nova("runs", "list").check().code == 0
     assert SECRET not in after + str(before) + str(migrated) + refused.err
+
+
+def test_what_concerns_a_file_says_what_serves_instead(
+    nova: Nova, database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where no store is in a SQLite file, ``backup`` and ``reset-clock`` look for none."""
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+
+    backup, reset = nova("db", "backup", str(tmp_path / "copy.db")), nova("db", "reset-clock")
+
+    assert (backup.code, reset.code) == (4, 4)
+    assert "pg_dump" in backup.err
+    assert "nova doctor" in reset.err
+    assert not (tmp_path / "copy.db").exists()

@@ -263,9 +263,21 @@ class TestProduction:
 
         error = refusal(kind)
 
-        assert error.variable == "DATABASE_URL"
-        assert "DATABASE_URL=sqlite:////" in str(error)
+        assert error.variable == ("DATABASE_URL" if kind == "checkpoint" else "REDIS_URL")
+        assert "sqlite:////" in str(error)
         assert f"{variable_of(kind)}=memory" in str(error)
+
+    @pytest.mark.parametrize("kind", ["budget", "idempotency"])
+    def test_beside_postgresql_the_remedy_is_not_to_give_it_up(
+        self, kind: StoreKind, environment: Callable[..., None]
+    ) -> None:
+        """Who has a DATABASE_URL is told of Redis and of a file beside it, not of another DATABASE_URL."""
+        environment(ENV="production", DATABASE_URL=POSTGRES)
+
+        remedy = str(refusal(kind)).partition(": set ")[2]
+
+        assert remedy.startswith(f"REDIS_URL, or {variable_of(kind)}=sqlite")
+        assert "DATABASE_URL" not in remedy
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_configured_file_is_no_fallback(self, kind: StoreKind, environment: Callable[..., None]) -> None:

@@ -152,7 +152,11 @@ def _fallbacks(settings: Settings) -> list[LLMAdapter]:
         except ConfigurationError as error:
             raise ConfigurationError(f"LLM_FALLBACK names {entry!r}: {error}", variable="LLM_FALLBACK") from error
         if choice.implicit:
-            raise ConfigurationError(f"LLM_FALLBACK names {entry!r}: {choice.reason}", variable="LLM_FALLBACK")
+            raise ConfigurationError(
+                f"LLM_FALLBACK names {entry!r}, which has no key, and a fallback is never the stub in its place: set "
+                f"{'ANTHROPIC_API_KEY' if own.llm_adapter == 'claude' else 'OPENAI_API_KEY'}, or leave it out",
+                variable="LLM_FALLBACK",
+            )
         found.append(get_llm_adapter(own))
     return found
 

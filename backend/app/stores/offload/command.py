@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -155,7 +156,7 @@ async def _verify(options: argparse.Namespace, settings: Settings) -> OffloadExi
         ) as running:
             right = await check_all(running, tenant_id=options.tenant)
         report = running.report()
-        return _tell(options, report, report.document() | {"right": right}, f"{right:,} segments are right")
+        return _tell(options, report, report.document() | {"right": right}, f"{_counted(right, 'segment')} verified")
 
     return await _with_both(settings, work)
 
@@ -177,7 +178,8 @@ async def _ls(options: argparse.Namespace, settings: Settings) -> OffloadExit:
                 f"{each['tenant_id']}  {each['object_key']}"
             )
         for each in jobs:
-            _print(f"job {each['epoch']:6} {each['verb']:14} {each['outcome'] or 'not ended'}")
+            began = f"{datetime.fromtimestamp(each['started_ms'] / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+            _print(f"job {each['epoch']:6}  {began}  {each['verb']:14} {each['outcome'] or 'not ended'}")
         return OffloadExit.DONE
 
     return await _with_both(settings, work)
@@ -213,7 +215,10 @@ async def _gc(options: argparse.Namespace, settings: Settings) -> OffloadExit:
             await rewrite_mostly_dead(running)
             await sweep(running)
         report = running.report()
-        text = f"{found.adopted:,} segments taken in, {len(found.quarantined):,} objects left that are none"
+        text = (
+            f"{_counted(found.adopted, 'segment')} taken in; "
+            f"{_counted(len(found.quarantined), 'object')} left alone, because they are no segments of this archive"
+        )
         return _tell(options, report, report.document() | asdict(found), text)
 
     return await _with_both(settings, work)
@@ -253,9 +258,9 @@ async def _rebuild_index(options: argparse.Namespace, settings: Settings) -> Off
             found = await scan(running)
         report = running.report()
         text = (
-            f"{found.new_runs:,} runs are known again, {found.indexed_runs:,} more have their copy, "
-            f"{found.buried_runs:,} stay deleted; {len(found.newer_runs):,} are newer in the archive, "
-            f"{len(found.quarantined):,} objects are none of its segments"
+            f"{_counted(found.new_runs, 'run')} known again, {found.indexed_runs:,} in the database found their copy, "
+            f"{found.buried_runs:,} stay deleted, {len(found.newer_runs):,} newer in the archive than in the database; "
+            f"{_counted(len(found.quarantined), 'object')} left alone, because they are no segments of this archive"
         )
         return _tell(options, report, report.document() | asdict(found), text)
 
@@ -330,12 +335,18 @@ def _tell(options: argparse.Namespace, report: OffloadReport, document: dict[str
 
 def _summary(report: OffloadReport) -> str:
     if report.dry_run:
-        return f"would copy {report.runs:,} runs; would purge {report.purged_runs:,} that are archived now"
+        return f"would copy {_counted(report.runs, 'run')}; would purge {report.purged_runs:,} that are archived now"
     return (
-        f"copied {report.runs:,} runs with {report.checkpoints:,} checkpoints into {report.segments:,} segments "
-        f"({report.bytes_stored:,} bytes); purged {report.purged_runs:,} runs with {report.purged_checkpoints:,} "
-        f"checkpoints; deleted {report.swept:,} objects; {report.seconds:.1f} s"
+        f"copied {_counted(report.runs, 'run')} with {_counted(report.checkpoints, 'checkpoint')} into "
+        f"{_counted(report.segments, 'segment')} ({report.bytes_stored:,} bytes); purged "
+        f"{_counted(report.purged_runs, 'run')} with {_counted(report.purged_checkpoints, 'checkpoint')}; deleted "
+        f"{_counted(report.swept, 'object')}; {report.seconds:.1f} s"
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    """Return a number with its noun: ``1 segment``, ``2,000 segments``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _watch() -> Callable[[Progress], None]:

@@ -84,7 +84,9 @@ def translated(error: psycopg.Error, *, database: str, unavailable: type[StoreUn
     if state:
         said = error.diag.message_primary or type(error).__name__
         return unavailable(f"{where} failed with SQLSTATE {state}: {said}")
-    return unavailable(f"{where} cannot be reached: {_first_line(error)}")
+    return unavailable(
+        f"{where} cannot be reached: {_first_line(error)}. Check DATABASE_URL, and that the server runs there"
+    )
 
 
 def is_connection_loss(error: psycopg.Error) -> bool:

@@ -94,7 +94,11 @@ def translated(
             f"the TLS of {server} failed: {text}. Nothing was sent. A certificate of your own authority needs "
             "?ssl_ca_certs=FILE at the end of REDIS_URL, and a server without TLS needs redis://"
         )
-    effect = "whether it did what was asked is not known" if sent else "nothing was sent"
+    effect = (
+        "whether it did what was asked is not known"
+        if sent
+        else "nothing was sent. Check host and port in REDIS_URL, and that the server runs"
+    )
     return unavailable(f"{server} cannot be reached: {text.rstrip('.')}; {effect}")
 
 

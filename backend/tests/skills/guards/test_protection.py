@@ -283,7 +283,7 @@ async def test_the_chain_of_the_environment_moves_on_and_records_why(monkeypatch
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("openai", "OPENAI_API_KEY is not set"),
+        ("openai", "has no key, .*set OPENAI_API_KEY"),
         ("gemini", "'gemini' is unknown"),
         ("stub:stub-2", "write claude, openai"),
     ],

@@ -301,7 +301,7 @@ async def test_tables_that_are_gone_are_told_as_such(bare_database: Database) ->
     ("url", "match"),
     [
         ("postgresql://postgres:{secret}@127.0.0.1:{port}/nowhere", "does not exist"),
-        ("postgresql://postgres:{secret}@127.0.0.1:1/nova", "cannot be reached"),
+        ("postgresql://postgres:{secret}@127.0.0.1:1/nova", "cannot be reached.*Check DATABASE_URL"),
         ("postgresql://nobody:{secret}@127.0.0.1:{port}/postgres", "cannot be reached|refuses"),
         ("postgresql://postgres:{secret}@127.0.0.1:{port}/postgres?sslmode=require", "cannot be reached"),
         (

@@ -67,7 +67,7 @@ def test_the_daily_job_as_a_program(tmp_path: Path, capsys: pytest.CaptureFixtur
     again, said = document(capsys, "offload", "--older-than", "0", "--retention", "0")
 
     assert code == again == OffloadExit.DONE
-    assert "copied 2 runs with 4 checkpoints into 1 segments" in out
+    assert "copied 2 runs with 4 checkpoints into 1 segment (" in out
     assert "purged 2 runs with 4 checkpoints" in out
     assert (said["outcome"], said["runs"], said["purged_runs"], said["exit_code"]) == ("done", 0, 0, 0)
 
@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_would_be_done(tmp_path: Path, capsys: pytest.Captur
 
     code, out, _ = call(capsys, "--older-than", "0", "--dry-run")
 
-    assert (code, out) == (0, "would copy 1 runs; would purge 0 that are archived now\n")
+    assert (code, out) == (0, "would copy 1 run; would purge 0 that are archived now\n")
     assert not (tmp_path / "archive").exists()
 
 

@@ -332,7 +332,7 @@ class TestFaults:
         """Refused at once; nothing was sent."""
         connection = connect(f"redis://127.0.0.1:{free_port()}/0")
 
-        with pytest.raises(BudgetStoreUnavailableError, match=r"cannot be reached.*nothing was sent"):
+        with pytest.raises(BudgetStoreUnavailableError, match=r"cannot be reached.*nothing was sent.*REDIS_URL"):
             await connection.run(COUNT, ["k"], [])
         await connection.close()
 
