@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from app.errors import InvalidInputError, LLMError, NovaError
-from app.money import Microcents, check_amount
+from app.money import Microcents, check_amount, format_usd
 from app.stores.budget.checks import check_window
 from app.stores.budget.contract import Limit, Window
 from app.stores.names import check_name
@@ -110,9 +111,13 @@ class SpendPolicy:
         )
 
     async def apply(self, budget: BudgetStore, *, tenant_id: str) -> None:
-        """Set the limits of the tenant and of agents where they are not set yet; again is a no-op."""
+        """Set the limits of the tenant and of agents where they are not set yet; again is a no-op.
+
+        A limit that is not in force, because its scope had spent something without it, is told in the log, once.
+        """
         for limit in self.limits:
-            await set_once(budget, limit, tenant_id=tenant_id)
+            if not await set_once(budget, limit, tenant_id=tenant_id):
+                _warn_once(tenant_id, limit)
 
 
 NO_POLICY: Final = SpendPolicy()
@@ -124,17 +129,41 @@ def agent_scope(name: str) -> str:
     return f"agent:{name}"
 
 
-async def set_once(budget: BudgetStore, limit: Limit, *, tenant_id: str) -> None:
-    """Set a limit in a window that has none, unless something was spent or held there: then somebody removed it."""
+async def set_once(budget: BudgetStore, limit: Limit, *, tenant_id: str) -> bool:
+    """Set a limit in a window that has none, unless something was spent or held there: then somebody removed it.
+
+    Returns:
+        Whether the window has a limit now, this one or another.
+    """
     if limit.window == "hour":
         # Hours are counted only while they are limited, so what was spent says nothing.
         if not any(each.window == "hour" for each in await budget.limits(scope=limit.scope, tenant_id=tenant_id)):
             await budget.set_limit(limit.scope, limit.amount, window="hour", tenant_id=tenant_id)
-        return
+        return True
     total, *others = await budget.usage(limit.scope, tenant_id=tenant_id)
     found = next(each for each in (total, *others) if each.window == limit.window)
     if found.limit is None and total.spent == total.held == 0:
         await budget.set_limit(limit.scope, limit.amount, window=limit.window, tenant_id=tenant_id)
+        return True
+    return found.limit is not None
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(tenant_id: str, limit: Limit) -> None:
+    """Say that nothing holds a scope to its policy: its limit was removed, or the policy came after the spending."""
+    import logging
+
+    command = "nova" if tenant_id == "default" else f"nova --tenant {tenant_id}"
+    logging.getLogger(__name__).warning(
+        "the policy's limit of %r (%s) is not in force: its scope has spent without one. To set it: "
+        "%s budget set %s '%s'%s",
+        limit.scope,
+        limit.window,
+        command,
+        limit.scope,
+        format_usd(limit.amount).replace(",", ""),
+        "" if limit.window == "total" else f" --window {limit.window}",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from app.stores.budget.redis import RedisBudgetStore
 from app.stores.budget.sqlite import SqliteBudgetStore
 from app.stores.checkpoint.contract import RunStatus
 from app.stores.idempotency.memory import InMemoryIdempotencyStore
+from app.workflow import policies
 from app.workflow.engine import Run, Runner, StepContext, workflow
 from app.workflow.policies import SpendPolicy, agent_scope
 from tests.support.servers.valkey import ValkeyServer
@@ -124,6 +125,22 @@ async def test_what_somebody_sets_later_holds(budget: BudgetStore) -> None:
     assert (parked.status, done.status, again.status) == (RunStatus.WAITING, RunStatus.COMPLETED, RunStatus.COMPLETED)
     assert await budget.limits(scope="tenant") == ()
     assert await budget.limits(scope="agent:writer") == (Limit(scope="agent:writer", window="total", amount=PLENTY),)
+
+
+async def test_a_policy_that_comes_after_the_spending_says_that_it_is_not_in_force(
+    budget: BudgetStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the command that sets the limit, once; a limit that is in force is not spoken of."""
+    await runner(budget, SpendPolicy()).start(ask, {"count": 1}, run_id="before")
+    policies._warn_once.cache_clear()
+
+    for run_id in ("one", "two"):
+        policy = SpendPolicy(agents={"reader": {"day": PLENTY}}, tenant={"month": PLENTY})
+        await runner(budget, policy).start(ask, {"count": 1}, run_id=run_id)
+
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "app.workflow.policies"]
+    assert said.endswith("nova budget set tenant '$1.00' --window month")
+    assert [limit.scope for limit in await budget.limits()] == ["agent:reader"]
 
 
 @pytest.mark.parametrize("tenant_id", ["default", None], ids=["its tenant", "all tenants"])
