@@ -169,7 +169,8 @@ def test_the_managed_services_of_the_readme_are_chosen_by_their_variables_alone(
         for name, value in addresses.items():
             passage = re.sub(rf"\b{name}=\S+", f"{name}={value}", passage)
 
-        printed = bash(f"set -e\n{passage}", tmp_path)
+        chosen_above = "export BUDGET_STORE=sqlite CHECKPOINT_STORE=sqlite IDEMPOTENCY_STORE=sqlite"
+        printed = bash(f"set -e\n{chosen_above}\n{passage}", tmp_path)
 
     assert "..." not in passage
     assert "run managed is completed" in printed
