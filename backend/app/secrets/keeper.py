@@ -72,6 +72,8 @@ class SecretKeeper:
         self._lock = threading.RLock()
         self._looked_at = float("-inf")
         self._refresh_s = 30.0
+        # One of its own: drawing from the program's, in a thread, would change what a seeded program draws.
+        self._random = random.Random()
         self._watched = False
         self._starting = threading.Lock()
         self._closed = threading.Event()
@@ -138,6 +140,8 @@ class SecretKeeper:
             self._looked_at = self._clock()
             down: dict[VaultReader, str] = {}
             for kept in list(self._kept.values()):
+                if self._closed.is_set():
+                    return
                 # Where a Vault is down, one timeout says it for all of its secrets.
                 if kept.reader is not None and kept.reader in down:
                     self._note(kept, down[kept.reader], told=True)
@@ -219,7 +223,7 @@ class SecretKeeper:
             reader.forget()
 
     def _stay(self) -> None:
-        while not self._closed.wait(self._refresh_s * (1 - JITTER * random.random())):
+        while not self._closed.wait(self._refresh_s * (1 - JITTER * self._random.random())):
             try:
                 self.refresh()
             except Exception:  # noqa: BLE001 - see below

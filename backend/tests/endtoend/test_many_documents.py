@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -54,10 +54,25 @@ def until_recorded(data_dir: Path, run_id: str, *, steps: int, process: subproce
 
 
 def peak_memory_bytes(process: subprocess.Popen[str]) -> int:
+    """Return the most memory that a running process had resident so far; 0 where it has ended.
+
+    Not what ``wait4`` says of it afterwards: that begins with the memory of the process that started it.
+    """
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except ProcessLookupError:
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def peak_memory_to_the_end(process: subprocess.Popen[str]) -> int:
     """Wait for a process and return the most memory that it had resident."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss * 1024
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, peak_memory_bytes(process))
+        time.sleep(0.01)
+    return peak
 
 
 def killed_and_resumed_over(tmp_path: Path, *, documents: int) -> None:
@@ -73,13 +88,14 @@ def killed_and_resumed_over(tmp_path: Path, *, documents: int) -> None:
         first = nova.start(*command, output=out)
         # Large inputs are steps too: the notes begin behind them.
         until_recorded(data_dir, "many", steps=documents * 3 // 4, process=first)
-        first.kill()
         memory = [peak_memory_bytes(first)]
+        first.kill()
+        first.wait()
         killed_after_s = time.monotonic() - began
         before = head_of(data_dir, "many")
         began = time.monotonic()
         resumed = nova.start("resume", "many", output=out)
-        memory.append(peak_memory_bytes(resumed))
+        memory.append(peak_memory_to_the_end(resumed))
         took_s = time.monotonic() - began
 
     head, shown = head_of(data_dir, "many"), log.read_text()
@@ -94,6 +110,7 @@ def killed_and_resumed_over(tmp_path: Path, *, documents: int) -> None:
     assert before.status is RunStatus.RUNNING
     assert before.next_step_index < head.next_step_index
     assert head.status is RunStatus.COMPLETED
+    assert min(memory) > 0
     assert max(memory) < MEMORY_LIMIT_BYTES
     assert f"notes: {documents} of {documents}" in shown
 

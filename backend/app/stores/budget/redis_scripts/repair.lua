@@ -15,7 +15,7 @@ keep_time()
 call('HINCRBY', BOOK, '\nrepairs', 1)
 local opened = false
 for i = 3, #ARGV, 3 do
-  if call('HEXISTS', COUNTERS, ARGV[i]) == 0 then
+  if not call('HGET', COUNTERS, ARGV[i]) then
     add({ ARGV[i] }, 0, 0, nil, true)
     opened = true
   end
