@@ -92,9 +92,11 @@ def _r2(settings: Settings) -> ObjectStore:
     assert bucket is not None
     assert access_key_id is not None
     assert secret_access_key is not None
-    if not endpoint.startswith(("https://", "http://")):
+    if not endpoint.startswith(("https://", "http://")) or "@" in endpoint:
+        # Not shown: who writes keys into it would read them in every error, and so would others.
         raise ConfigurationError(
-            f"R2_ENDPOINT is {endpoint!r}; it must be a URL such as https://<account>.r2.cloudflarestorage.com",
+            "R2_ENDPOINT must be a URL such as https://<account>.r2.cloudflarestorage.com, without user and password: "
+            "the keys are R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY",
             variable="R2_ENDPOINT",
         )
     return R2Archive(bucket, endpoint=endpoint, access_key_id=access_key_id, secret_access_key=secret_access_key)

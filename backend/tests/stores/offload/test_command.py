@@ -178,6 +178,16 @@ def test_damage_ends_it_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str
             },
             "R2_ENDPOINT",
         ),
+        (
+            {
+                "NOVA_ARCHIVE_DIR": None,
+                "R2_BUCKET": "b",
+                "R2_ENDPOINT": "http://key:s3cret@127.0.0.1:1",
+                "R2_ACCESS_KEY_ID": "i",
+                "R2_SECRET_ACCESS_KEY": "another",
+            },
+            "R2_ENDPOINT",
+        ),
     ],
 )
 def test_what_is_missing_is_named_with_6(
