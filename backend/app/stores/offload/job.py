@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -92,7 +93,9 @@ async def job(
         ArchiveUnavailableError, CheckpointStoreUnavailableError: one of the two did not answer.
     """
     started = clock()
-    lease = await ledger.begin(verb, holder=holder or Holder.current(instance="offload"))
+    # An instance of its own: a second job of this process must not pass for the first, and take the archive from it.
+    holder = holder or Holder.current(instance=f"offload-{secrets.token_hex(4)}")
+    lease = await ledger.begin(verb, holder=holder)
     running = Job(
         ledger=ledger,
         archive=archive,

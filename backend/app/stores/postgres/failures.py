@@ -59,6 +59,7 @@ _AT_CONNECTION: Final = (
     ("starting up", "57P03"),
     ("shutting down", "57P03"),
     ("recovery mode", "57P03"),
+    ("not yet accepting connections", "57P03"),
     ("not accept any more connections", "57P03"),
 )
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05"})
@@ -108,8 +109,11 @@ def _state_of(error: psycopg.Error) -> str:
     if error.sqlstate is not None:
         return error.sqlstate
     words = str(error)
-    if 'database "' in words and "does not exist" in words:
-        return "3D000"
+    if "does not exist" in words:
+        if 'database "' in words:
+            return "3D000"
+        if 'role "' in words:
+            return "28000"
     return next((state for said, state in _AT_CONNECTION if said in words), "")
 
 

@@ -20,6 +20,7 @@ from app.errors import (
 )
 from app.stores.checkpoint.contract import RunStatus
 from app.stores.checkpoint.postgres import CheckpointStore
+from app.stores.postgres.failures import translated
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxy import FaultProxy
 
@@ -302,7 +303,7 @@ async def test_tables_that_are_gone_are_told_as_such(bare_database: Database) ->
     [
         ("postgresql://postgres:{secret}@127.0.0.1:{port}/nowhere", "does not exist"),
         ("postgresql://postgres:{secret}@127.0.0.1:1/nova", "cannot be reached.*Check DATABASE_URL"),
-        ("postgresql://nobody:{secret}@127.0.0.1:{port}/postgres", "cannot be reached|refuses"),
+        ("postgresql://nobody:{secret}@127.0.0.1:{port}/postgres", "refuses this user"),
         ("postgresql://postgres:{secret}@127.0.0.1:{port}/postgres?sslmode=require", "cannot be reached"),
         (
             "postgresql://postgres:{secret}@127.0.0.1:{port}/postgres?options=endpoint%3Dep-cool-name-1",
@@ -321,6 +322,26 @@ async def test_an_address_that_leads_nowhere_is_told_without_its_password(
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert SECRET not in repr(store) + repr(store.database) + repr(vars(store.database))
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ("the database system is starting up", "is starting up"),
+        ("the database system is not yet accepting connections", "is starting up"),
+        ("the database system is in recovery mode", "is starting up"),
+        ('role "app" is not permitted to log in', "refuses this user"),
+    ],
+)
+def test_a_server_that_takes_no_connection_is_told_as_what_it_is(said: str, match: str) -> None:
+    """What a server says at the door comes without a code; whether trying again helps is told all the same."""
+    error = psycopg.OperationalError(f'connection failed: connection to server at "h", port 1 failed: FATAL:  {said}')
+
+    told = translated(error, database="'d' at h:1", unavailable=CheckpointStoreUnavailableError)
+
+    assert isinstance(told, CheckpointStoreUnavailableError)
+    assert match in str(told)
+    assert "cannot be reached" not in str(told)
 
 
 # --- credentials ----------------------------------------------------------------------------------------------------

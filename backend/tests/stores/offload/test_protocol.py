@@ -326,6 +326,16 @@ async def test_a_job_that_lost_its_lease_changes_nothing(world: World, end: str)
     assert [world.rows(f"SELECT * FROM {table}") for table in tables] == before
 
 
+async def test_two_jobs_of_one_process_do_not_take_the_archive_from_each_other(world: World) -> None:
+    """A program that begins a second job while its first works is told so, and the first goes on."""
+    async with job("offload", ledger=world.ledger, archive=world.archive) as first:
+        with pytest.raises(OffloadBusyError):
+            async with job("offload", ledger=world.ledger, archive=world.archive):
+                pass
+
+        await world.ledger.renew(first.lease)
+
+
 async def test_a_lease_lives_to_its_last_millisecond_and_each_fence_prolongs_it(world: World) -> None:
     """A job that works has its lease for as long as it works."""
     lease = await world.ledger.begin("offload", holder=holder("job"))
