@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from app.errors import CheckpointCorruptError, CheckpointError
 from app.stores.checkpoint import arguments, refusals, rules
 from app.stores.checkpoint.arguments import Position
-from app.stores.checkpoint.claiming import CANDIDATES, first_granted
+from app.stores.checkpoint.claiming import CANDIDATES, FIRST, first_granted
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import (
     DEFAULT_LEASE,
@@ -301,21 +301,33 @@ class EmbeddedCheckpointStore(ABC):
         arguments.check_workflow(workflow or "", "")
         lain_ms = arguments.idle_ms(idle)
 
-        def work(rows: RunRows, now_ms: int) -> list[str]:
+        after = FIRST
+
+        def work(rows: RunRows, now_ms: int) -> tuple[list[tuple[int, StoredHead]], list[str]]:
             lying = rows.lying(
                 tenant_id,
                 workflow=workflow,
                 before_ms=now_ms - lain_ms,
                 now_ms=now_ms,
                 host=holder.host,
+                after=after,
                 limit=CANDIDATES,
             )
-            return [head.run_id for head in lying if rules.is_free(head, now_ms, self._is_gone)]
+            return lying, [head.run_id for _, head in lying if rules.is_free(head, now_ms, self._is_gone)]
 
-        return await first_granted(
-            await self._write(work),
-            lambda run_id: self.claim(run_id, holder=holder, lease=lease, crash_limit=crash_limit, tenant_id=tenant_id),
-        )
+        while True:
+            lying, free = await self._write(work)
+            claim = await first_granted(
+                free,
+                lambda run_id: self.claim(
+                    run_id, holder=holder, lease=lease, crash_limit=crash_limit, tenant_id=tenant_id
+                ),
+            )
+            # Others were quicker, or processes of this host live with all of these: there may be more behind them.
+            if claim is not None or len(lying) < CANDIDATES:
+                return claim
+            run_no, last = lying[-1]
+            after = Position(updated_ms=last.updated_ms, run_no=run_no)
 
     async def heartbeat(
         self, run_id: str, token: int, *, lease: timedelta = DEFAULT_LEASE, tenant_id: str = DEFAULT_TENANT

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.stores.checkpoint import rules
-from app.stores.checkpoint.arguments import ListQuery
+from app.stores.checkpoint.arguments import ListQuery, Position
 from app.stores.checkpoint.contract import RunStatus
 from app.stores.checkpoint.embedded import EmbeddedCheckpointStore
 from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep
@@ -106,8 +106,16 @@ class _MemoryRows:
                 yield self._located(place[1])
 
     def lying(
-        self, tenant_id: str, *, workflow: str | None, before_ms: int, now_ms: int, host: str, limit: int
-    ) -> list[StoredHead]:
+        self,
+        tenant_id: str,
+        *,
+        workflow: str | None,
+        before_ms: int,
+        now_ms: int,
+        host: str,
+        after: Position,
+        limit: int,
+    ) -> list[tuple[int, StoredHead]]:
         def lies(head: StoredHead) -> bool:
             return (
                 (head.tenant_id, head.status) == (tenant_id, RunStatus.RUNNING)
@@ -121,7 +129,8 @@ class _MemoryRows:
             )
 
         lying = ((run.head.updated_ms, number) for number, run in self._runs.items() if lies(run.head))
-        return [self._runs[number].head for _, number in sorted(lying)[:limit]]
+        behind = sorted(place for place in lying if place > (after.updated_ms, after.run_no))
+        return [(number, self._runs[number].head) for _, number in behind[:limit]]
 
     def steps(self, run_no: int, *, first: int, limit: int | None = None, bodies: bool = True) -> list[StoredStep]:
         steps = self._runs[run_no].steps

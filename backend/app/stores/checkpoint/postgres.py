@@ -18,7 +18,7 @@ from app.stores.checkpoint import arguments, embedded, refusals, rules
 from app.stores.checkpoint import postgres_rows as pg
 from app.stores.checkpoint.arguments import Position, Writer
 from app.stores.checkpoint.chain import around_parent
-from app.stores.checkpoint.claiming import CANDIDATES, first_granted
+from app.stores.checkpoint.claiming import CANDIDATES, FIRST, first_granted
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import (
     DEFAULT_LEASE,
@@ -345,18 +345,21 @@ class CheckpointStore:
             "now_ms": self._now(),
         }
         where = "" if workflow is None else " AND r.workflow = %(workflow)s"
+        after = FIRST
         while True:
-            rows = await self._database.run("lying", values, where=where)
-            free = [head.run_id for head, now_ms in pg.lying(rows) if rules.is_free(head, now_ms, self._is_gone)]
+            behind = {**values, "after_ms": after.updated_ms, "after_no": after.run_no}
+            lying = pg.lying(await self._database.run("lying", behind, where=where))
             claim = await first_granted(
-                free,
+                [head.run_id for _, head, now_ms in lying if rules.is_free(head, now_ms, self._is_gone)],
                 lambda run_id: self.claim(
                     run_id, holder=holder, lease=lease, crash_limit=crash_limit, tenant_id=tenant_id
                 ),
             )
-            # Others were quicker with all of these: there may be more behind them.
-            if claim is not None or len(free) < CANDIDATES:
+            # Others were quicker, or processes of this host live with all of these: there may be more behind them.
+            if claim is not None or len(lying) < CANDIDATES:
                 return claim
+            run_no, last, _ = lying[-1]
+            after = Position(updated_ms=last.updated_ms, run_no=run_no)
 
     async def heartbeat(
         self, run_id: str, token: int, *, lease: timedelta = DEFAULT_LEASE, tenant_id: str = DEFAULT_TENANT

@@ -102,9 +102,9 @@ def listed(rows: Sequence[Row], *, limit: int) -> tuple[list[Located], bool]:
     return page, bool(rows) and len(page) < rows[0][-1]
 
 
-def lying(rows: Sequence[Row]) -> list[tuple[StoredHead, int]]:
-    """Read the rows of ``lying``: the heads, and the database's time."""
-    return [(_head(row), row[_WIDTH]) for row in rows]
+def lying(rows: Sequence[Row]) -> list[tuple[int, StoredHead, int]]:
+    """Read the rows of ``lying``: number and head, and the database's time."""
+    return [(row[0], _head(row), row[_WIDTH]) for row in rows]
 
 
 def seen(run_no: int, head: StoredHead) -> dict[str, object]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
 from app.stores.checkpoint import rules
-from app.stores.checkpoint.arguments import ListQuery
+from app.stores.checkpoint.arguments import ListQuery, Position
 from app.stores.checkpoint.contract import RunStatus
 from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep, rows_digest
 from app.stores.checkpoint.tables import ArchivedCopy, Located
@@ -49,6 +49,7 @@ _LYING: Final = (
     " WHERE r.tenant_id = :tenant AND r.status = 'running' AND r.updated_ms <= :before"
     " AND (r.lease_expires_ms IS NULL OR r.lease_expires_ms <= :now"
     "  OR substr(r.lease_holder, 1, length(:host)) = :host)"
+    " AND (r.updated_ms, r.run_no) > (:after_ms, :after_no)"
     " AND (:workflow IS NULL OR r.workflow = :workflow) ORDER BY r.updated_ms, r.run_no LIMIT :limit"
 )
 _STEPS: Final = f"SELECT {_STEP}, body FROM checkpoint_steps WHERE run_no = ? AND idx >= ? ORDER BY idx LIMIT ?"
@@ -172,8 +173,16 @@ class SqliteRows:
         return map(_located, rows)
 
     def lying(
-        self, tenant_id: str, *, workflow: str | None, before_ms: int, now_ms: int, host: str, limit: int
-    ) -> list[StoredHead]:
+        self,
+        tenant_id: str,
+        *,
+        workflow: str | None,
+        before_ms: int,
+        now_ms: int,
+        host: str,
+        after: Position,
+        limit: int,
+    ) -> list[tuple[int, StoredHead]]:
         """Walk the index of running runs from the one that lies longest."""
         values = {
             "tenant": tenant_id,
@@ -181,9 +190,11 @@ class SqliteRows:
             "before": before_ms,
             "now": now_ms,
             "host": f"{host}|",
+            "after_ms": after.updated_ms,
+            "after_no": after.run_no,
             "limit": limit,
         }
-        return [_head(row) for row in self._connection.execute(_LYING, values)]
+        return [(row[0], _head(row)) for row in self._connection.execute(_LYING, values)]
 
     def steps(self, run_no: int, *, first: int, limit: int | None = None, bodies: bool = True) -> list[StoredStep]:
         """Walk the index of a run's steps."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from app.errors import CheckpointCorruptError, ConfigurationError
 from app.stores.checkpoint import rules
-from app.stores.checkpoint.arguments import ListQuery
+from app.stores.checkpoint.arguments import ListQuery, Position
 from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep
 
 __all__ = ["ArchivedCopy", "ArchivedSteps", "Located", "RunRows", "archived_steps"]
@@ -78,11 +78,19 @@ class RunRows(Protocol):
         ...
 
     def lying(
-        self, tenant_id: str, *, workflow: str | None, before_ms: int, now_ms: int, host: str, limit: int
-    ) -> list[StoredHead]:
+        self,
+        tenant_id: str,
+        *,
+        workflow: str | None,
+        before_ms: int,
+        now_ms: int,
+        host: str,
+        after: Position,
+        limit: int,
+    ) -> list[tuple[int, StoredHead]]:
         """Return running runs that were not written to since ``before_ms``, the one that lies longest first.
 
-        Those only whose lease is none, has ended, or is that of a process of ``host``.
+        Those only whose lease is none, has ended, or is that of a process of ``host``; behind ``after``, by number.
         """
         ...
 

@@ -23,6 +23,7 @@ from app.errors import (
     StateNotStorableError,
     StepConflictError,
 )
+from app.stores.checkpoint.claiming import CANDIDATES
 from app.stores.checkpoint.codec import MAX_DEPTH, MAX_VALUE_BYTES
 from app.stores.checkpoint.contract import CheckpointStorage, RunFilter, RunStatus
 from app.stores.holder import Holder
@@ -573,6 +574,21 @@ class CheckpointContract:
         dead = await store.head("dead")
         assert dead is not None
         assert dead.status is RunStatus.FAILED
+
+    async def test_claim_any_finds_what_lies_behind_many_that_are_held(self, store: CheckpointStorage) -> None:
+        """However many runs live processes of the same host hold for long, one that nobody holds is found."""
+        for number in range(CANDIDATES + 1):
+            await store.create(f"r{number:02}")
+        for number in range(CANDIDATES):
+            await store.claim(f"r{number:02}", holder=B)
+
+        found = await store.claim_any(holder=A, idle=timedelta(0))
+        none = await store.claim_any(holder=A, idle=timedelta(0))
+
+        assert A.host == B.host
+        assert found is not None
+        assert found.head.run_id == f"r{CANDIDATES}"
+        assert none is None
 
     async def test_claim_any_gives_a_run_to_one(self, store: CheckpointStorage) -> None:
         """Callers that ask at the same moment get different runs, and none twice."""

@@ -246,6 +246,8 @@ VALUES: dict[str, Any] = {
     "tokens": [1, 2],
     "lease_ms": 1000,
     "idle_ms": 1000,
+    "after_ms": 0,
+    "after_no": -1,
     "host": "h|",
     "holder": "h",
     "expires_ms": 1,
