@@ -412,7 +412,7 @@ class EmbeddedCheckpointStore(ABC):
                 assert recorded is not None
                 return _appended(head, recorded.hash, replayed=True)
             rows.add_steps(run_no, [moved[1]])
-            rows.update(run_no, moved[0])
+            rows.move(run_no, moved[0])
             return _appended(moved[0], moved[1].hash, replayed=False)
 
         return await self._write_hot(work, tenant_id, run_id)

@@ -158,6 +158,9 @@ class _MemoryRows:
     def update(self, run_no: int, head: StoredHead) -> None:
         self._runs[run_no].head = head
 
+    def move(self, run_no: int, head: StoredHead) -> None:
+        self._runs[run_no].head = head
+
     def update_lease(self, run_no: int, head: StoredHead) -> None:
         self._runs[run_no].head = head
 

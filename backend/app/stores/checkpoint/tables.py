@@ -118,6 +118,10 @@ class RunRows(Protocol):
         """Put a new head in the place of a run's."""
         ...
 
+    def move(self, run_no: int, head: StoredHead) -> None:
+        """The same where only what a step changes differs: neither status, error, result nor token."""
+        ...
+
     def update_lease(self, run_no: int, head: StoredHead) -> None:
         """The same where only the lease differs."""
         ...

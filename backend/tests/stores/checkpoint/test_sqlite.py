@@ -134,7 +134,10 @@ class TestSqliteCheckpointStore(CheckpointContract):
 async def test_every_lookup_goes_by_an_index(
     store: SqliteCheckpointStore, path: Path, blockbuster: BlockBuster
 ) -> None:
-    """No statement reads a whole table or sorts, so no verb gets slower with the runs or the steps that there are."""
+    """No statement reads a whole table or sorts, so no verb gets slower with the runs or the steps that there are.
+
+    One sorts: which of the running runs lies longest is asked of these alone.
+    """
     blockbuster.deactivate()
     await store.create("r")
 
@@ -143,7 +146,9 @@ async def test_every_lookup_goes_by_an_index(
             values = _any_values(statement)
             plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
             assert plan, statement
-            assert not [line for line in plan if line.startswith("SCAN") or "TEMP B-TREE" in line], (statement, plan)
+            assert not [line for line in plan if line.startswith("SCAN")], (statement, plan)
+            if "INDEXED BY checkpoint_runs_running" not in statement:
+                assert not [line for line in plan if "TEMP B-TREE" in line], (statement, plan)
 
 
 def _any_values(statement: str) -> dict[str, object] | tuple[object, ...]:
