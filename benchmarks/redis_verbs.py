@@ -2,8 +2,9 @@
 
 A call in four scopes, two of them limited, writes a hold and twelve counters when it is reserved, and again when it is
 settled. Bare means one EVALSHA of ``return redis.call('HINCRBY', ...)`` through the same connections to the same
-server, with the same persistence. All sides take turns at every call; figures are medians of rounds with the lowest and
-the highest, ratios are taken within a round.
+server, with the same persistence; driver is the same script as redis-py's own client and blocking pool run it. All
+sides take turns at every call; figures are medians of rounds with the lowest and the highest, ratios are taken within a
+round.
 
 Run it with ``python benchmarks/redis_verbs.py [--rounds N] [--calls N] [--fsync always|everysec|no]``; ``--json``
 prints the figures for programs. ``REDIS_URL`` names another server than the one that it starts; that one is emptied.
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "backend"))
 
 import redis
+import redis.asyncio
 
 from app.credentials import CredentialSource, fixed
 from app.errors import BudgetStoreUnavailableError
@@ -57,6 +59,10 @@ class Sides:
     def __init__(self, source: CredentialSource) -> None:
         self._store = RedisBudgetStore(source, pool_size=TASKS)
         self._bare = RedisConnection(source, unavailable=BudgetStoreUnavailableError, pool_size=TASKS)
+        self._driver = redis.asyncio.Redis(
+            connection_pool=redis.asyncio.BlockingConnectionPool.from_url(source().reveal(), max_connections=TASKS)
+        )
+        self._driver_script = self._driver.register_script(_TEXT)
         self._ids = hold_ids()
 
     async def open(self) -> None:
@@ -68,6 +74,8 @@ class Sides:
         """Let go of the connections."""
         await self._store.close()
         await self._bare.close()
+        await self._driver.aclose()
+        await self._driver.connection_pool.aclose()
 
     async def pair(self) -> tuple[float, float]:
         """Reserve and settle a call; return what each took in seconds."""
@@ -90,6 +98,12 @@ class Sides:
         await self._bare.run(BARE, ("nova:{bench}:counter",), ("spent", AMOUNT))
         return time.perf_counter() - start
 
+    async def driver(self) -> float:
+        """Run the bare script by redis-py's own client; return what it took in seconds."""
+        start = time.perf_counter()
+        await self._driver_script(keys=["nova:{bench}:counter"], args=["spent", AMOUNT])
+        return time.perf_counter() - start
+
 
 def hold_ids() -> Iterator[str]:
     """Give ids as long as those of guarded calls."""
@@ -104,8 +118,9 @@ async def in_turn(sides: Sides, calls: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {}
     for _ in range(calls):
         before = await sides.bare()
+        driver = await sides.driver()
         reserve, settle = await sides.pair()
-        for name, seconds in {"bare": before, "reserve": reserve, "settle": settle}.items():
+        for name, seconds in {"bare": before, "driver": driver, "reserve": reserve, "settle": settle}.items():
             taken.setdefault(name, []).append(seconds)
     return {name: statistics.median(seconds) * 1_000 for name, seconds in taken.items()}
 
@@ -135,6 +150,7 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, Figure]:
         rates = {
             "scripts": 2 * await together(sides.pair, calls),
             "bare scripts": await together(sides.bare, 2 * calls),
+            "driver scripts": await together(sides.driver, 2 * calls),
         }
         if number == 0:
             continue
@@ -145,10 +161,14 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, Figure]:
         "bare, p50 ms": Figure.of(seen["bare"]),
         "reserve, p50 ms": Figure.of(seen["reserve"]),
         "settle, p50 ms": Figure.of(seen["settle"]),
+        "driver, p50 ms": Figure.of(seen["driver"]),
+        "reserve / driver": over(seen["reserve"], seen["driver"]),
+        "settle / driver": over(seen["settle"], seen["driver"]),
         "reserve / bare": over(seen["reserve"], seen["bare"]),
         "settle / bare": over(seen["settle"], seen["bare"]),
         "verbs per s, 64 tasks": Figure.of(seen["scripts"]),
         "verbs / bare, 64 tasks": over(seen["scripts"], seen["bare scripts"]),
+        "verbs / driver, 64 tasks": over(seen["scripts"], seen["driver scripts"]),
     }
 
 
