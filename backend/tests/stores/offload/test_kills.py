@@ -26,7 +26,7 @@ class KilledWorld(World):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.archive = DirectoryArchive(self.path.with_suffix(".archive"))
-        self.ledger._is_gone = lambda who: who.instance == "offload"
+        self.ledger._is_gone = lambda who: who.instance.startswith("offload-")
 
 
 @pytest.fixture(autouse=True)
