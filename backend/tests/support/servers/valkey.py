@@ -45,7 +45,11 @@ class ValkeyServer(Server):
         settings = {"appendonly": "yes", "appendfsync": "always"} if self._durable else {"appendonly": "no"}
         settings |= {name.replace("_", "-"): value for name, value in self._options.items()}
         fixed = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.directory), "--save", ""]
-        return [_binary(), *fixed, *(word for name, value in settings.items() for word in (f"--{name}", value))]
+        return [
+            _binary(),
+            *fixed,
+            *(word for name, value in settings.items() for word in (f"--{name}", *value.split(" "))),
+        ]
 
     def is_ready(self) -> bool:
         """Whether it answers a PING with PONG, or asks for a password."""
