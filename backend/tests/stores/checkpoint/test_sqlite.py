@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sqlite3
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from blockbuster import BlockBuster
@@ -547,11 +549,19 @@ async def test_a_lock_is_waited_for(store: SqliteCheckpointStore, path: Path, bl
     """A write while another process holds the lock waits, and succeeds when the lock is free."""
     blockbuster.deactivate()
     await store.create("r")
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    refused = threading.Event()
+
+    def pause(shortest: float, _longest: float) -> float:
+        refused.set()
+        return shortest
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, patch.object(random, "uniform", pause):
         other.execute("BEGIN IMMEDIATE")
         waiting = asyncio.create_task(store.append("r", "a", 1, expected_version=0))
         reading = await store.head("r")
         assert reading is not None
+        while not (refused.is_set() or waiting.done()):
+            await asyncio.sleep(0)
         assert not waiting.done()
         other.execute("COMMIT")
 
