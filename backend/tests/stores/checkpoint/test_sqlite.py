@@ -560,8 +560,10 @@ async def test_a_lock_is_waited_for(store: SqliteCheckpointStore, path: Path, bl
         waiting = asyncio.create_task(store.append("r", "a", 1, expected_version=0))
         reading = await store.head("r")
         assert reading is not None
-        while not (refused.is_set() or waiting.done()):
-            await asyncio.sleep(0)
+        seen = asyncio.create_task(asyncio.to_thread(refused.wait, 30))
+        await asyncio.wait({waiting, seen}, return_when=asyncio.FIRST_COMPLETED)
+        refused.set()
+        assert await seen
         assert not waiting.done()
         other.execute("COMMIT")
 
