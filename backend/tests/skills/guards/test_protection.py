@@ -160,9 +160,11 @@ async def test_an_open_circuit_is_not_waited_for_but_moved_away_from() -> None:
     chain = FallbackAdapter([RetryingAdapter(first, clock=time.clock, sleep=time.sleep), other], clock=time.clock)
 
     response = await chain.invoke("hi")
+    opened_at = time.clock()
     at_once = await chain.invoke("hi")
 
     assert response.fallback_from == at_once.fallback_from == ("claude: ERR_LLM_CIRCUIT_OPEN",)
+    assert time.clock() == opened_at
 
 
 async def test_no_more_calls_are_under_way_than_may_be() -> None:
