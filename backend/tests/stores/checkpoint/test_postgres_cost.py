@@ -7,6 +7,8 @@ import base64
 import random
 import statistics
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -397,3 +399,27 @@ async def test_a_replay_is_no_error_of_the_server(store: CheckpointStore, databa
         assert (await store.append("r", "s", 1, token=token)).replayed
 
     assert database.server.log.count("nova_steps_by_id") == lines
+
+
+async def test_claimers_do_not_stand_in_each_others_way(database: Database) -> None:
+    """Sixteen processes that claim at once need a few statements for a run, however many of them there are."""
+    stores = [CheckpointStore(fixed(database.dsn), pool_size=1) for _ in range(16)]
+    for number in range(160):
+        await stores[0].create(f"r{number}")
+    for store in stores:
+        await store.head("r0")
+    counter = Counter(database)
+    counter.reset()
+    claimed: list[str] = []
+
+    async def work(store: CheckpointStore, host: str) -> None:
+        while claim := await store.claim_any(holder=replace(A, host=host), idle=timedelta(0)):
+            claimed.append(claim.head.run_id)
+
+    await asyncio.gather(*(work(store, f"h{number}") for number, store in enumerate(stores)))
+    for store in stores:
+        await store.close()
+
+    assert sorted(claimed) == sorted(f"r{number}" for number in range(160))
+    # 6 by measurement; 33 where all of them walk the list in its order.
+    assert sum(counter.statements().values()) < 12 * 160
