@@ -142,9 +142,14 @@ class Pool:
 
     async def _opened_with(self, credential: Credential) -> Lent:
         address = parse_address(credential.reveal())
-        connection = await psycopg.AsyncConnection.connect(
-            address.conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
-        )
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                address.conninfo, autocommit=True, prepare_threshold=self._prepare_threshold
+            )
+        except psycopg.OperationalError as error:
+            # What the driver keeps of the connection holds the password, for whoever prints an error's attributes.
+            error._pgconn = None  # noqa: SLF001 - it has no public name that can be set
+            raise
         return Lent(connection, time.monotonic(), credential.version, reused=False)
 
     async def _take_back(self, lent: Lent) -> None:
