@@ -10,9 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from app.credentials import Credential, fixed
-from tests.support.planted import planted
 
-SECRET = planted("postgres.password")
+SECRET = "hunter2-s3cr3t"
 
 
 def test_a_credential_shows_its_version_and_not_its_secret() -> None:

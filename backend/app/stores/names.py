@@ -26,6 +26,6 @@ def check_name(name: str, *, what: str) -> str:
         raise InvalidInputError(f"{what} has {len(name)} characters; at most {MAX_NAME_BYTES} bytes are taken")
     if not name.isprintable():
         raise InvalidInputError(f"{what} has a character that cannot be printed: {name[:40]!r}")
-    if len(name.encode()) > MAX_NAME_BYTES:
+    if not name.isascii() and len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidInputError(f"{what} has {len(name.encode())} bytes; at most {MAX_NAME_BYTES} are taken")
     return name

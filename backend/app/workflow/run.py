@@ -347,8 +347,7 @@ class Run:
             StepFailedError: it failed for good.
             _SuspendedError: the run stops.
         """
-        key = self._key(step_id, work.fingerprint)
-        calls = self._calls(step_id, work, key)
+        calls = self._calls(step_id, work)
         started = asyncio.get_running_loop().time()
         attempt = 0
         while True:
@@ -356,7 +355,7 @@ class Run:
             self._tell(self._parts.listener.step_started, step_id=step_id, attempt=attempt)
             calls.begin_attempt()
             try:
-                output = work.to_record(await work.attempt(self._context(step_id, key, calls, attempt)))
+                output = work.to_record(await work.attempt(self._context(step_id, work, calls, attempt)))
                 value = work.from_record(output)
                 spent = await calls.meta()
                 break
@@ -428,14 +427,14 @@ class Run:
             self._parts.stop.request(StopCause.INTERRUPTED, error)
             raise _SuspendedError from error
 
-    def _calls(self, step_id: str, work: _Work[T], key: str) -> StepCalls:
+    def _calls(self, step_id: str, work: _Work[T]) -> StepCalls:
         return StepCalls(
             self._parts.adapter,
             context=CallContext(
                 tenant_id=self.tenant_id,
                 run_id=self.id,
                 step_id=step_id,
-                idempotency_key=key,
+                idempotency_key=self._key(step_id, work.fingerprint),
                 scopes=work.scopes,
             ),
             time_left=self._parts.time_left,
@@ -444,12 +443,12 @@ class Run:
             limit=self._parts.policy.step,
         )
 
-    def _context(self, step_id: str, key: str, calls: StepCalls, attempt: int) -> StepContext:
+    def _context(self, step_id: str, work: _Work[T], calls: StepCalls, attempt: int) -> StepContext:
         return StepContext(
             tenant_id=self.tenant_id,
             run_id=self.id,
             step_id=step_id,
-            key=key,
+            key=self._key(step_id, work.fingerprint),
             attempt=attempt,
             calls=calls,
         )

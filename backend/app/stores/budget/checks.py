@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -45,11 +46,20 @@ def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
         raise InvalidInputError(f"scopes must be a list or tuple of names, not {type(scopes).__name__}")
     if not 1 <= len(scopes) <= MAX_SCOPES:
         raise InvalidInputError(f"a hold names 1 to {MAX_SCOPES} scopes ({len(scopes)} given)")
+    names = tuple(scopes)
+    # Most calls of a program name the same scopes. What is no str may not be hashable; it is refused all the same.
+    return _sorted_before(names) if all(type(name) is str for name in names) else _sorted(names)
+
+
+def _sorted(scopes: tuple[str, ...]) -> tuple[str, ...]:
     names = sorted(check_name(scope, what="scope") for scope in scopes)
     for earlier, later in pairwise(names):
         if earlier == later:
             raise InvalidInputError(f"the scope {later!r} is named twice")
     return tuple(names)
+
+
+_sorted_before: Final = lru_cache(maxsize=1024)(_sorted)
 
 
 def check_lease(lease: timedelta) -> timedelta:

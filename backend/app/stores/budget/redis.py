@@ -31,7 +31,7 @@ from app.stores.budget.contract import (
 )
 from app.stores.budget.ledger import Adjustment, EntryKind
 from app.stores.budget.redis_audit import audited
-from app.stores.budget.redis_book import ALL_TENANTS, RedisBook, budget_script
+from app.stores.budget.redis_book import ALL_TENANTS, RedisBook, budget_script, packed_scopes
 from app.stores.budget.redis_rows import (
     ShownUsage,
     damaged,
@@ -51,15 +51,15 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisBudgetStore"]
 
-_RESERVE: Final = budget_script("reserve")
-_CLOSE: Final = budget_script("close")
-_ADD: Final = budget_script("add")
-_USAGE: Final = budget_script("usage")
-_SET_LIMIT: Final = budget_script("set_limit")
+_RESERVE: Final = budget_script("reserve", "counters", "rarely")
+_CLOSE: Final = budget_script("close", "counters", "rarely")
+_ADD: Final = budget_script("add", "rarely")
+_USAGE: Final = budget_script("usage", "rarely")
+_SET_LIMIT: Final = budget_script("set_limit", "rarely")
 _NAMES: Final = budget_script("names")
 _HOLD: Final = budget_script("hold")
-_HOLDS: Final = budget_script("holds")
-_REPAIR: Final = budget_script("repair")
+_HOLDS: Final = budget_script("holds", "rarely")
+_REPAIR: Final = budget_script("repair", "rarely")
 _STOP: Final = budget_script("stop")
 _REPAIR_TRIES: Final = 5
 
@@ -106,20 +106,20 @@ class RedisBudgetStore:
         lease = checks.check_lease(lease)
 
         lease_ms = lease // timedelta(milliseconds=1)
-        what, now_ms, lines = await self._book.ask(
-            _RESERVE, tenant_id, redis_book.CLEARED, hold_id, amount, lease_ms, *names, hold_id=hold_id
+        what, now_ms, rest = await self._book.ask(
+            _RESERVE, tenant_id, redis_book.CLEARED, hold_id, amount, lease_ms, packed_scopes(names), hold_id=hold_id
         )
         if what == "stopped":
-            return _stop(lines)
-        now = from_ms(now_ms)
+            return _stop(rest)
         if what == "known":
-            hold, windows = _with_counters(tenant_id, hold_id, lines)
+            hold, windows = _with_counters(tenant_id, hold_id, rest)
             rules.check_repeat(hold, amount, names)
             return Granted(hold=hold, windows=windows)
-        hours, *shown = lines
-        counted = windows_of(names, hours, now)
+        hours, _, shown = rest.partition("\n")
+        counted = windows_of(names, hours, now_ms)
         if what == "taken":
             # The same as rules.new_hold, whose windows are looked up here.
+            now = from_ms(now_ms)
             hold = Hold(
                 hold_id=hold_id,
                 tenant_id=tenant_id,
@@ -131,7 +131,7 @@ class RedisBudgetStore:
                 created_at=now,
                 expires_at=now + lease,
             )
-            return Granted(hold=hold, windows=ShownUsage(counted, shown, taken=amount))
+            return Granted(hold=hold, windows=ShownUsage(counted, shown))
         windows = usages_of(counted, shown)
         if what == "refused":
             return Refused(requested=amount, blocking=rules.blocking(windows, amount))
@@ -206,11 +206,10 @@ class RedisBudgetStore:
         check_name(tenant_id, what="tenant_id")
         if scope is not None:
             check_name(scope, what="scope")
-            _, _, lines = await self._book.ask(_USAGE, tenant_id, scope)
-            return tuple(limits_of(scope, lines[1]))
+            _, _, rest = await self._book.ask(_USAGE, tenant_id, scope)
+            return tuple(limits_of(scope, rest.split("\n")[3]))
 
-        words = await self._names("limits", tenant_id)
-        found = dict(zip(words[::2], words[1::2], strict=True))
+        found = await self._names("book", tenant_id)
         return tuple(limit for name in sorted(found) for limit in limits_of(name, found[name]))
 
     async def usage(self, scope: str, *, tenant_id: str = DEFAULT_TENANT) -> tuple[WindowUsage, ...]:
@@ -218,22 +217,21 @@ class RedisBudgetStore:
         check_name(tenant_id, what="tenant_id")
         check_name(scope, what="scope")
 
-        _, now_ms, lines = await self._book.ask(_USAGE, tenant_id, scope)
-        return _current(scope, now_ms, lines)
+        _, now_ms, rest = await self._book.ask(_USAGE, tenant_id, scope)
+        return _current(scope, now_ms, rest)
 
     async def scopes(self, *, tenant_id: str = DEFAULT_TENANT) -> tuple[str, ...]:
         """Return the scopes that have a limit or a counter, sorted."""
         check_name(tenant_id, what="tenant_id")
 
-        limited = await self._names("limits", tenant_id)
-        return tuple(sorted({*limited[::2], *await self._names("counters", tenant_id)}))
+        return tuple(sorted({**await self._names("book", tenant_id), **await self._names("ended", tenant_id)}))
 
     async def hold(self, hold_id: str, *, tenant_id: str = DEFAULT_TENANT) -> Hold:
         """Return one hold; see the contract."""
         checks.check_key(tenant_id, hold_id)
 
-        what, now_ms, lines = await self._book.run(_HOLD, tenant_id, hold_id=hold_id)
-        found = hold_of(tenant_id, hold_id, "\n".join(lines)) if what == "hold" else None
+        what, now_ms, packed = await self._book.run(_HOLD, tenant_id, hold_id=hold_id)
+        found = hold_of(tenant_id, hold_id, packed) if what == "hold" else None
         return rules.known(found, hold_id, from_ms(now_ms))
 
     async def holds(
@@ -330,8 +328,8 @@ class RedisBudgetStore:
         """Stop a tenant, or all; see the contract."""
         checks.check_stoppable(tenant_id, reason)
 
-        _, _, lines = await self._book.run(_STOP, tenant_id or ALL_TENANTS, "stop", reason)
-        return _stop(lines)
+        _, _, rest = await self._book.run(_STOP, tenant_id or ALL_TENANTS, "stop", reason)
+        return _stop(rest)
 
     async def go(self, *, tenant_id: str | None = DEFAULT_TENANT) -> None:
         """Lift a stop; see the contract."""
@@ -343,8 +341,8 @@ class RedisBudgetStore:
         """Return a stop; see the contract."""
         checks.check_stoppable(tenant_id)
 
-        what, _, lines = await self._book.run(_STOP, tenant_id or ALL_TENANTS, "look", "")
-        return _stop(lines) if what == "stopped" else None
+        what, _, rest = await self._book.run(_STOP, tenant_id or ALL_TENANTS, "look", "")
+        return _stop(rest) if what == "stopped" else None
 
     async def get_workflow_cost(self, run_id: str, *, tenant_id: str = DEFAULT_TENANT) -> Decimal:
         """Return what the run has spent in all, in cents, exactly."""
@@ -397,7 +395,7 @@ class RedisBudgetStore:
         detail: str | None = None,
     ) -> Hold:
         note = "" if detail is None else f"={detail}"
-        what, now_ms, lines = await self._book.ask(
+        what, now_ms, rest = await self._book.ask(
             _CLOSE, tenant_id, hold_id, verb, bill, "1" if correction else "", note, hold_id=hold_id
         )
         now = from_ms(now_ms)
@@ -405,9 +403,9 @@ class RedisBudgetStore:
             return rules.known(None, hold_id, now)
         windows: tuple[WindowUsage, ...] = ()
         if what == "full":
-            hold, windows = _with_counters(tenant_id, hold_id, lines)
+            hold, windows = _with_counters(tenant_id, hold_id, rest)
         else:
-            hold = hold_of(tenant_id, hold_id, "\n".join(lines))
+            hold = hold_of(tenant_id, hold_id, rest)
         # The hold as it was before: the rule says what became of it, or why nothing did, in the words of every backend.
         after, change = rule(hold, now)
         rules.check_room(windows, change.spent + change.held)
@@ -439,34 +437,35 @@ class RedisBudgetStore:
         below: Microcents | None = None,
     ) -> tuple[str, tuple[WindowUsage, ...] | Adjustment]:
         most = "" if below is None else below
-        what, now_ms, lines = await self._book.ask(_ADD, tenant_id, scope, kind.value, entry_id, amount, most, reason)
+        what, now_ms, rest = await self._book.ask(_ADD, tenant_id, scope, kind.value, entry_id, amount, most, reason)
         if what == "known":
-            return what, entry_of(entry_id, "\n".join(lines))
-        return what, _current(scope, now_ms, lines)
+            return what, entry_of(entry_id, rest)
+        return what, _current(scope, now_ms, rest)
 
-    async def _names(self, of: Literal["limits", "counters"], tenant_id: str) -> list[str]:
-        found: list[str] = []
+    async def _names(self, of: Literal["book", "ended"], tenant_id: str) -> dict[str, str]:
+        """Return scopes and their limits."""
+        found: dict[str, str] = {}
         cursor = "0"
         while True:
-            cursor, *names = await self._book.texts(_NAMES, tenant_id, of, cursor, redis_book.LOOKED_AT)
-            found += names
+            cursor, *words = await self._book.texts(_NAMES, tenant_id, of, cursor, redis_book.LOOKED_AT)
+            found |= zip(words[::2], words[1::2], strict=True)
             if cursor == "0":
                 return found
 
 
-def _with_counters(tenant_id: str, hold_id: str, lines: Sequence[str]) -> tuple[Hold, tuple[WindowUsage, ...]]:
+def _with_counters(tenant_id: str, hold_id: str, rest: str) -> tuple[Hold, tuple[WindowUsage, ...]]:
     """Return a hold and its counters, from how many lines these have, the lines, and those of the hold."""
-    behind = 1 + int(lines[0])
-    hold = hold_of(tenant_id, hold_id, "\n".join(lines[behind:]))
-    return hold, usages_of(hold.windows, lines[1:behind])
+    count, *lines = rest.split("\n")
+    hold = hold_of(tenant_id, hold_id, "\n".join(lines[int(count) :]))
+    return hold, usages_of(hold.windows, "\n".join(lines[: int(count)]))
 
 
-def _current(scope: str, now_ms: int, lines: Sequence[str]) -> tuple[WindowUsage, ...]:
+def _current(scope: str, now_ms: int, rest: str) -> tuple[WindowUsage, ...]:
     """Return the current windows of a scope, from the line that says whether hours are counted, and its counters."""
-    hours, *shown = lines
-    return usages_of(windows_of((scope,), hours, from_ms(now_ms)), shown)
+    hours, _, shown = rest.partition("\n")
+    return usages_of(windows_of((scope,), hours, now_ms), shown)
 
 
-def _stop(lines: Sequence[str]) -> Stopped:
-    since_ms, *reason = lines
-    return Stopped(since=from_ms(int(since_ms)), reason="\n".join(reason))
+def _stop(rest: str) -> Stopped:
+    since_ms, _, reason = rest.partition("\n")
+    return Stopped(since=from_ms(int(since_ms)), reason=reason)

@@ -15,7 +15,7 @@ from app.stores.budget import ledger, redis_book
 from app.stores.budget.contract import AuditReport
 from app.stores.budget.ledger import CounterKey
 from app.stores.budget.redis_book import RedisBook, budget_script
-from app.stores.budget.redis_rows import counter_of, entry_of, field_key, hold_of
+from app.stores.budget.redis_rows import counter_of, counters_of, entry_of, field_key, hold_of
 from app.stores.budget.rules import Counter
 from app.stores.clock import from_ms
 
@@ -38,13 +38,14 @@ class Audited:
         self._now_ms = 0
         self._holds: dict[str, str] = {}
         self._entries: dict[str, str] = {}
-        self._counters: dict[str, str] = {}
+        self._book: dict[str, str] = {}
+        self._ended: dict[str, str] = {}
 
     def take(self, answer: list[str]) -> str:
         """Take a portion in, and return what comes next."""
         now_ms, self.repairs, following, *triples = answer
         self._now_ms = int(now_ms)
-        kept = {"h": self._holds, "e": self._entries, "c": self._counters}
+        kept = {"h": self._holds, "e": self._entries, "c": self._book, "w": self._ended}
         for kind, name, value in zip(triples[::3], triples[1::3], triples[2::3], strict=True):
             if value:
                 kept[kind][name] = value
@@ -55,8 +56,10 @@ class Audited:
     def report(self) -> AuditReport:
         """Recompute every counter."""
         counters: dict[CounterKey, Counter] = {
-            field_key(field): counter_of(packed) for field, packed in self._counters.items()
+            field_key(field): counter_of(packed) for field, packed in self._ended.items()
         }
+        for scope, packed in self._book.items():
+            counters |= counters_of(scope, packed)
         holds = (hold_of(self._tenant_id, hold_id, packed) for hold_id, packed in self._holds.items())
         entries = (entry_of(name[1:], packed) for name, packed in self._entries.items())
         return ledger.audit(counters, holds, entries, now=from_ms(self._now_ms))
@@ -83,7 +86,7 @@ async def _read(book: RedisBook, tenant_id: str, kept: Audited) -> bool:
     last = kept.take(await book.texts(_AUDIT, tenant_id, "begin", "", redis_book.LOOKED_AT))
     if last == "whole":
         return True
-    for phase, first in (("holds", ""), ("entries", "0"), ("counters", "0"), ("changes", last)):
+    for phase, first in (("holds", ""), ("entries", "0"), ("book", "0"), ("ended", "0"), ("changes", last)):
         cursor = kept.take(await book.texts(_AUDIT, tenant_id, phase, first, redis_book.LOOKED_AT))
         while cursor and cursor != "lapsed":
             cursor = kept.take(await book.texts(_AUDIT, tenant_id, phase, cursor, redis_book.LOOKED_AT))

@@ -11,11 +11,22 @@ from app.stores.budget.redis_rows import damaged
 from app.stores.clock import Clock
 from app.stores.redis.connection import RedisConnection
 from app.stores.redis.scripts import Script, key_name, load_script
+from app.stores.redis.words import Packed, Word
 
 if TYPE_CHECKING:
     from app.credentials import CredentialSource
 
-__all__ = ["ALL_TENANTS", "CLEARED", "LOOKED_AT", "SWEPT", "SWEPT_AGAIN", "Answer", "RedisBook", "budget_script"]
+__all__ = [
+    "ALL_TENANTS",
+    "CLEARED",
+    "LOOKED_AT",
+    "SWEPT",
+    "SWEPT_AGAIN",
+    "Answer",
+    "RedisBook",
+    "budget_script",
+    "packed_scopes",
+]
 
 SWEPT: Final = 8
 """How many ended leases a verb writes down beside its own work: it keeps a script under a quarter of a millisecond."""
@@ -23,20 +34,19 @@ SWEPT: Final = 8
 SWEPT_AGAIN: Final = 64
 """How many it writes down when it is asked again because there were more."""
 
-CLEARED: Final = 4
-"""How many closed holds or entries a ``reserve`` folds: more than it can add, so that they never pile up."""
+CLEARED: Final = 8
+"""How many closed holds, entries and old counters a ``reserve`` clears away: more than it adds, as a rule, so that
+they never pile up."""
 
 LOOKED_AT: Final = 500
 """How many holds, entries or counters one script reads for a list or an audit: about a millisecond."""
 
 _KEYS: Final = (
-    ("budget",),
-    ("budget", "counters"),
-    ("budget", "due"),
+    ("budget", "book"),
+    ("budget", "agenda"),
     ("budget", "ids"),
-    ("budget", "fold"),
-    ("budget", "old"),
     ("budget", "entries"),
+    ("budget", "ended"),
     ("budget", "journal"),
 )
 """In the order of the prelude."""
@@ -44,15 +54,21 @@ _KEYS: Final = (
 ALL_TENANTS: Final = "\n"
 """In whose book the stop of all tenants is; its keys lie in one slot too, and no tenant has a line feed in its name."""
 
-Answer = tuple[str, int, list[str]]
-"""What happened, the time in ms, and the lines behind that."""
+Answer = tuple[str, int, str]
+"""What happened, the time in ms, and the lines behind that, as one text."""
 
 
-def budget_script(name: str) -> Script:
-    """Return ``redis_scripts/<name>.lua`` behind the prelude that all of them share."""
-    head, body = load_script("budget", "prelude"), load_script("budget", name)
-    text = f"{head.text}\n{body.text}"
+def budget_script(name: str, *parts: str) -> Script:
+    """Return ``redis_scripts/<name>.lua`` behind the prelude that all of them share, and other parts that it needs."""
+    body = load_script("budget", name)
+    text = "\n".join([*(load_script("budget", part).text for part in ("prelude", *parts)), body.text])
     return Script(body.name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@lru_cache(maxsize=1024)
+def packed_scopes(scopes: tuple[str, ...]) -> Packed:
+    """Return the scopes of a hold as arguments: most calls of a program name the same ones."""
+    return Packed.of(*scopes)
 
 
 class RedisBook:
@@ -71,34 +87,33 @@ class RedisBook:
         )
         self._clock = clock
 
-    async def ask(self, script: Script, tenant_id: str, *arguments: str | int, hold_id: str | None = None) -> Answer:
+    async def ask(self, script: Script, tenant_id: str, *arguments: Word, hold_id: str | None = None) -> Answer:
         """Run a script that first writes ended leases down, until none is left and it has done its own work."""
-        swept = SWEPT
-        while True:
-            answer = await self.run(script, tenant_id, swept, *arguments, hold_id=hold_id)
-            if answer[0] != "again":
-                return answer
-            swept = SWEPT_AGAIN
+        answer = await self.run(script, tenant_id, SWEPT, *arguments, hold_id=hold_id)
+        while answer[0] == "again":
+            answer = await self.run(script, tenant_id, SWEPT_AGAIN, *arguments, hold_id=hold_id)
+        return answer
 
-    async def run(self, script: Script, tenant_id: str, *arguments: str | int, hold_id: str | None = None) -> Answer:
+    async def run(self, script: Script, tenant_id: str, *arguments: Word, hold_id: str | None = None) -> Answer:
         """Run a script that answers with lines.
 
         Raises:
             StoreDamagedError: it met a value that it cannot read.
         """
-        keys: tuple[str | bytes, ...] = _keys(tenant_id)
-        if hold_id is not None:
-            keys = (*keys, key_name(tenant_id, "hold", hold_id))
-        answer: bytes = await self._connection.run(script, keys, (self._now(), *arguments))
-        first, *lines = answer.decode().split("\n")
+        keys, holds = _keys(tenant_id)
+        answer: bytes = await self._connection.run(
+            script, (keys,) if hold_id is None else (keys, holds + hold_id), (self._now(), *arguments)
+        )
+        first, _, rest = answer.decode().partition("\n")
         what, _, now_ms = first.partition(" ")
         if what == "damaged":
-            raise damaged(lines[0])
-        return what, int(now_ms), lines
+            raise damaged(rest)
+        return what, int(now_ms), rest
 
     async def texts(self, script: Script, tenant_id: str, *arguments: str | int) -> list[str]:
         """Run a script that answers with a list."""
-        answer: list[Any] = await self._connection.run(script, _keys(tenant_id), (self._now(), *arguments))
+        keys, _ = _keys(tenant_id)
+        answer: list[Any] = await self._connection.run(script, (keys,), (self._now(), *arguments))
         return [each.decode() for each in answer]
 
     async def close(self) -> None:
@@ -110,5 +125,6 @@ class RedisBook:
 
 
 @lru_cache(maxsize=256)
-def _keys(tenant_id: str) -> tuple[bytes, ...]:
-    return tuple(key_name(tenant_id, *parts).encode() for parts in _KEYS)
+def _keys(tenant_id: str) -> tuple[Packed, str]:
+    """Return the keys of a tenant, and what stands before the id in that of a hold."""
+    return Packed.of(*(key_name(tenant_id, *parts) for parts in _KEYS)), key_name(tenant_id, "hold", "")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, overload
 
@@ -11,13 +10,15 @@ from app.errors import StoreDamagedError
 from app.money import Microcents
 from app.stores.budget.contract import WINDOWS, Hold, HoldState, Limit, Window, WindowUsage
 from app.stores.budget.ledger import Adjustment, CounterKey, EntryKind
-from app.stores.budget.rules import Counter
-from app.stores.budget.windows import ends_at, windows_at
+from app.stores.budget.rules import Counter, usage
+from app.stores.budget.windows import windows_at
 from app.stores.clock import from_ms
 
 __all__ = [
+    "LINES_OF_SCOPE",
     "ShownUsage",
     "counter_of",
+    "counters_of",
     "damaged",
     "entry_of",
     "field_key",
@@ -34,8 +35,14 @@ _STATES: Final = {
     "r": HoldState.RELEASED,
     "e": HoldState.EXPIRED,
 }
+_HOUR_MS: Final = 3_600_000
 _NO_LIMITS: Final = (None, None, None, None)
-_NOTHING: Final = Counter()
+
+Counted = tuple[tuple[str, Window, str], ...]
+"""Counters: scope, window and window id of each."""
+
+LINES_OF_SCOPE: Final = 5
+"""Its limits, and its counters of total, month, day and hour."""
 
 
 def hold_of(tenant_id: str, hold_id: str, packed: str) -> Hold:
@@ -45,11 +52,11 @@ def hold_of(tenant_id: str, hold_id: str, packed: str) -> Hold:
         StoreDamagedError: it cannot be read.
     """
     try:
-        head, rest = packed.split("\n", 1)
-        state, amount, charged, created_ms, expires_ms, closed_ms, hours = head.split(" ")
+        head, _, rest = packed.partition("\n")
+        state, amount, charged, created, expires, closed, hours = head.split(" ")
         names, noted, note = rest.partition("\n\n")
-        scopes = tuple(names.split("\n"))
-        created_at = from_ms(int(created_ms))
+        created_ms = int(created)
+        scopes, windows = _counted(names, hours, created_ms // _HOUR_MS)
         return Hold(
             hold_id=hold_id,
             tenant_id=tenant_id,
@@ -57,72 +64,81 @@ def hold_of(tenant_id: str, hold_id: str, packed: str) -> Hold:
             scopes=scopes,
             state=_STATES[state],
             charged=int(charged),
-            windows=windows_of(scopes, hours, created_at),
-            created_at=created_at,
-            expires_at=from_ms(int(expires_ms)),
-            closed_at=None if closed_ms == "0" else from_ms(int(closed_ms)),
+            windows=windows,
+            created_at=from_ms(created_ms),
+            expires_at=from_ms(int(expires)),
+            closed_at=None if closed == "0" else from_ms(int(closed)),
             detail=note if noted else None,
         )
     except (ValueError, KeyError) as error:
         raise damaged(f"the hold {hold_id!r}") from error
 
 
-def windows_of(scopes: Sequence[str], hours: str, moment: datetime) -> tuple[tuple[str, Window, str], ...]:
+def windows_of(scopes: tuple[str, ...], hours: str, now_ms: int) -> Counted:
     """Return the counters of some scopes at a moment; ``hours`` has a 1 for each scope that is counted per hour."""
-    return _windows_in_hour(tuple(scopes), hours, moment.replace(minute=0, second=0, microsecond=0))
+    return _counted("\n".join(scopes), hours, now_ms // _HOUR_MS)[1]
 
 
 @lru_cache(maxsize=1024)
-def _windows_in_hour(scopes: tuple[str, ...], hours: str, hour: datetime) -> tuple[tuple[str, Window, str], ...]:
-    plain, hourly = windows_at(hour, hourly=False), windows_at(hour, hourly=True)
-    return tuple(
+def _counted(names: str, hours: str, hour: int) -> tuple[tuple[str, ...], Counted]:
+    """Return scopes, from their names in lines, and their counters in an hour since 1970."""
+    moment = from_ms(hour * _HOUR_MS)
+    plain, hourly = windows_at(moment, hourly=False), windows_at(moment, hourly=True)
+    scopes = tuple(names.split("\n"))
+    return scopes, tuple(
         (scope, window, of_window)
         for scope, per_hour in zip(scopes, hours, strict=True)
         for window, of_window in (hourly if per_hour == "1" else plain)
     )
 
 
-def usages_of(
-    windows: Iterable[tuple[str, Window, str]], lines: Sequence[str], *, taken: Microcents = 0
-) -> tuple[WindowUsage, ...]:
-    """Return counters as they are shown, from the lines behind a scope's limits, scope by scope.
+def usages_of(windows: Counted, packed: str) -> tuple[WindowUsage, ...]:
+    """Return counters as they are shown, from the five lines of each of their scopes.
 
     Args:
         windows: the counters, in the order of the lines.
-        lines: for each scope its limits, and then each of its counters.
-        taken: what was held beside what the lines say: they are from before a hold was taken.
+        packed: each scope as the book has it; see ``redis_scripts/counters.lua``.
 
     Raises:
         StoreDamagedError: a line is not a counter, or not the limits of a scope.
     """
+    lines = packed.split("\n")
     found: list[WindowUsage] = []
-    limits: dict[Window, Microcents | None] = {}
-    following = iter(lines)
+    first = -LINES_OF_SCOPE
     previous = None
     try:
         for scope, window, of_window in windows:
             if scope != previous:
-                limits = _limits(next(following))
+                first += LINES_OF_SCOPE
+                counters, limits = _scope(lines[first : first + LINES_OF_SCOPE])
                 previous = scope
-            line = next(following)
-            # The same as rules.usage: every grant does this for each of a dozen counters.
-            spent, held, uncertain, overage, _ = map(int, line.split(" ")) if line else (0, 0, 0, 0, 0)
-            found.append(
-                WindowUsage(
-                    scope=scope,
-                    window=window,
-                    window_id=of_window,
-                    spent=spent,
-                    held=held + taken,
-                    uncertain=uncertain if uncertain < spent else spent,  # noqa: FURB136 - min() takes three times as long
-                    overage=overage if overage < spent else spent,  # noqa: FURB136
-                    limit=limits[window],
-                    resets_at=ends_at(of_window),
-                )
-            )
-    except (ValueError, StopIteration) as error:
+            found.append(usage(scope, window, of_window, counters[window], limits[window]))
+    except (ValueError, KeyError) as error:
         raise damaged("a counter") from error
     return tuple(found)
+
+
+def _scope(lines: Sequence[str]) -> tuple[dict[Window, Counter], dict[Window, Microcents | None]]:
+    """Return the counters of a scope, zero where there is none, and its limits.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    numbers, _, limits, hour, rests = lines
+    spent, held, *outside = map(int, numbers.split(" "))
+    others = list(map(int, rests.split(" ")))
+    parts = [
+        (spent, held, *others[:3]),
+        (spent - outside[0], held - outside[1], *others[3:6]),
+        (spent - outside[2], held - outside[3], *others[6:9]),
+    ]
+    if hour != "-":
+        parts.append(tuple(map(int, hour.split(" ")[1:])))
+    counters = {
+        window: Counter(spent=spent, held=held, uncertain=uncertain, overage=overage, base=base)
+        for window, (spent, held, uncertain, overage, base) in zip(WINDOWS, parts, strict=False)
+    }
+    return counters, _limits(limits)
 
 
 class ShownUsage(Sequence[WindowUsage]):
@@ -131,19 +147,16 @@ class ShownUsage(Sequence[WindowUsage]):
     It is a sequence of a fixed length, equal to the tuple that :func:`usages_of` returns for the same arguments.
     """
 
-    __slots__ = ("_lines", "_read", "_taken", "_windows")
+    __slots__ = ("_packed", "_read", "_windows")
 
-    def __init__(
-        self, windows: tuple[tuple[str, Window, str], ...], lines: Sequence[str], *, taken: Microcents
-    ) -> None:
+    def __init__(self, windows: Counted, packed: str) -> None:
         self._windows = windows
-        self._lines = lines
-        self._taken = taken
+        self._packed = packed
         self._read: tuple[WindowUsage, ...] | None = None
 
     def _all(self) -> tuple[WindowUsage, ...]:
         if self._read is None:
-            self._read = usages_of(self._windows, self._lines, taken=self._taken)
+            self._read = usages_of(self._windows, self._packed)
         return self._read
 
     @overload
@@ -170,6 +183,28 @@ class ShownUsage(Sequence[WindowUsage]):
         return repr(self._all())
 
 
+def counters_of(scope: str, packed: str) -> dict[CounterKey, Counter]:
+    """Return the counters of a scope that are in the book.
+
+    Raises:
+        StoreDamagedError: they cannot be read.
+    """
+    lines = packed.split("\n")
+    try:
+        counters, _ = _scope(lines)
+    except ValueError as error:
+        raise damaged(f"the counters of {scope!r}") from error
+    latest = lines[1]
+    ids: dict[Window, str] = {} if latest == "-" else {"total": "total"}
+    if latest not in {"-", "total"}:
+        ids |= {"month": latest[:7], "day": latest[:10]}
+    if len(latest) == len("2026-11"):
+        del ids["day"]
+    if "hour" in counters:
+        ids["hour"] = lines[3].partition(" ")[0]
+    return {(scope, of_window): counters[window] for window, of_window in ids.items()}
+
+
 def limits_of(scope: str, packed: str) -> list[Limit]:
     """Return the limits of a scope in the order of ``WINDOWS``.
 
@@ -191,8 +226,6 @@ def counter_of(packed: str) -> Counter:
     Raises:
         StoreDamagedError: it cannot be read.
     """
-    if not packed:
-        return _NOTHING
     try:
         spent, held, uncertain, overage, base = map(int, packed.split(" "))
     except ValueError as error:

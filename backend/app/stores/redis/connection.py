@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import ConfigurationError, StoreUnavailableError
 from app.loops import LoopClients
+from app.stores.redis.words import Packed, Word
 
 if TYPE_CHECKING:
     from app.credentials import CredentialSource
@@ -50,7 +52,7 @@ class RedisConnection:
         self._timeout_s = timeout_s
         self._pools: LoopClients[ConnectionPool] = LoopClients(self._build_pool)
 
-    async def run(self, script: Script, keys: Sequence[str | bytes], arguments: Sequence[str | int | bytes]) -> Any:
+    async def run(self, script: Script, keys: Sequence[Word], arguments: Sequence[Word]) -> Any:
         """Run a script and return what it returns: bytes, int, None, or a list of these.
 
         One round trip; two where the server does not know the script yet, as after a restart. If the caller is
@@ -58,7 +60,7 @@ class RedisConnection:
 
         Args:
             script: as :func:`~app.stores.redis.scripts.load_script` gave it.
-            keys: every key that it touches, all of one tenant.
+            keys: every key that it touches, all of one tenant; the first may be several, packed.
             arguments: its ARGV.
 
         Raises:
@@ -67,8 +69,11 @@ class RedisConnection:
             StoreDamagedError: a key holds what is not Nova's.
             ConfigurationError: ``REDIS_URL`` cannot be read, or redis-py is not installed.
         """
+        count = len(keys)
+        if isinstance(keys[0], Packed):
+            count += keys[0].count - 1
         return await self._within_deadline(
-            lambda pool, progress: _evaluated(pool, progress, script, (len(keys), *keys, *arguments))
+            lambda pool, progress: _evaluated(pool, progress, script, (count, *keys, *arguments))
         )
 
     async def ask(self, *command: str) -> Any:
@@ -118,13 +123,16 @@ class RedisConnection:
         )
 
 
-async def _evaluated(
-    pool: ConnectionPool, progress: Progress, script: Script, rest: tuple[str | int | bytes, ...]
-) -> Any:
+@lru_cache(maxsize=256)
+def _named(sha: str) -> Packed:
+    return Packed.of("EVALSHA", sha)
+
+
+async def _evaluated(pool: ConnectionPool, progress: Progress, script: Script, rest: tuple[Word, ...]) -> Any:
     from redis.exceptions import NoScriptError
 
     try:
-        return await pool.execute(progress, "EVALSHA", script.sha, *rest)
+        return await pool.execute(progress, _named(script.sha), *rest)
     except NoScriptError:
         # It did not run. EVAL runs it and makes it known, in one round trip.
         return await pool.execute(progress, "EVAL", script.text, *rest)

@@ -24,7 +24,6 @@ from app.skills.llm_invoke_v2 import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from tests.support.planted import planted
 from tests.support.wire import WireServer
 
 AT = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]}
@@ -493,7 +492,7 @@ class TestCredentials:
         """Without a new adapter; the old one is not sent again."""
         server._key = None
         for make in (claude, openai):
-            keys = [Credential(planted("provider.second_key"), "2"), Credential(planted("provider.first_key"), "1")]
+            keys = [Credential("sk-second-key-00002", "2"), Credential("sk-first-key-000001", "1")]
             adapter = make(server)
             adapter._api_key = keys.pop
 
@@ -502,7 +501,7 @@ class TestCredentials:
             await adapter.aclose()
 
             sent_keys = [call.headers["authorization"] for call in server.calls[-2:]]
-            assert sent_keys == [f"Bearer {planted(f'provider.{which}_key')}" for which in ("first", "second")]
+            assert sent_keys == ["Bearer sk-first-key-000001", "Bearer sk-second-key-00002"]
 
     async def test_a_server_of_ones_own_needs_no_key(self) -> None:
         """No key is made up from the environment either."""

@@ -16,10 +16,13 @@ from app.stores.budget import redis_book
 from app.stores.budget.contract import KEEP_CLOSED, Granted, HoldState
 from app.stores.budget.redis import RedisBudgetStore
 from app.stores.budget.redis_audit import Audited, audited
+from app.stores.budget.redis_rows import counters_of
 from tests.support.clock import FakeClock
 from tests.support.servers.valkey import ValkeyServer
 
 from .contract import LEASE, BackDoor, BudgetContract, granted, spent_and_held, window
+
+BOOK = "nova:{default}:budget:book"
 
 
 class RedisBackDoor(BackDoor):
@@ -33,26 +36,33 @@ class RedisBackDoor(BackDoor):
         return {key: value for key in self._client.scan_iter() if (value := self._value(key))}
 
     def add_to_counter(self, scope: str, window_id: str, *, spent: int = 0, held: int = 0) -> None:
-        """Replace the counter's value."""
-        counters, field = "nova:{default}:budget:counters", f"{scope}\n{window_id}"
-        before = [int(word) for word in str(self._client.hget(counters, field)).split()]
-        before[0] += spent
-        before[1] += held
-        self._client.hset(counters, field, " ".join(map(str, before)))
+        """Change the numbers in the book."""
+        numbers, latest, *rest = str(self._client.hget(BOOK, scope)).split("\n")
+        amounts = [int(word) for word in numbers.split(" ")]
+        at = ["total", latest[:7], latest].index(window_id)
+        if at == 0:  # the others are what lies within it
+            changes = [spent, held] * 3
+        else:
+            changes = [0] * 6
+            changes[2 * at : 2 * at + 2] = [-spent, -held]
+        changed = [amount + change for amount, change in zip(amounts, changes, strict=True)]
+        self._client.hset(BOOK, scope, "\n".join([" ".join(map(str, changed)), latest, *rest]))
 
     def holds_kept(self) -> int:
         """Count the keys."""
         return sum(1 for _ in self._client.scan_iter(match="nova:*:hold:*"))
 
     def window_ids_kept(self, scope: str) -> set[str]:
-        """Read the fields of the counters."""
-        fields = [str(field).split("\n") for field in self._client.hkeys("nova:{default}:budget:counters")]
-        return {of_window for of_scope, of_window in fields if of_scope == scope}
+        """Read the counters in the book and those behind it."""
+        ended = [str(field).split("\n") for field in self._client.hkeys("nova:{default}:budget:ended")]
+        in_book = counters_of(scope, str(self._client.hget(BOOK, scope)))
+        return {of_window for of_scope, of_window in [*ended, *in_book] if of_scope == scope}
 
     def _value(self, key: str) -> object:
         kind = self._client.type(key)
         if kind == "hash":
-            return {field: value for field, value in self._client.hgetall(key).items() if field != "\nnow"}
+            fields = self._client.hgetall(key).items()
+            return {field: value for field, value in fields if field not in {"\nnow", "\nnext", "\nhour"}}
         if kind == "zset":
             return self._client.zrange(key, 0, -1, withscores=True)
         if kind == "list":
@@ -204,8 +214,8 @@ class TestRedisBudgetStore(BudgetContract):
     @pytest.mark.parametrize("verb", ["reserve", "settle"])
     @pytest.mark.parametrize(
         ("key", "field"),
-        [("hold:h", ""), ("budget:counters", "s\ntotal"), ("budget", "s")],
-        ids=["hold", "counter", "limit"],
+        [("hold:h", ""), ("budget:book", "s")],
+        ids=["hold", "scope"],
     )
     async def test_a_damaged_value_is_told(
         self, store: RedisBudgetStore, client: redis.Redis, key: str, field: str, verb: str
@@ -229,13 +239,18 @@ class TestRedisBudgetStore(BudgetContract):
 
         assert RedisBackDoor(client).dump() == before
 
+    @pytest.mark.parametrize("lost", ["counters", "scope"])
     @pytest.mark.parametrize("bill", [4, 900])
     async def test_a_lost_counter_is_repaired_while_its_hold_is_settled(
-        self, store: RedisBudgetStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, bill: int
+        self, store: RedisBudgetStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, bill: int, lost: str
     ) -> None:
         """A bill between the audit of a repair and its change counts once, also where the counter was gone."""
         await granted(store)
-        client.hdel("nova:{default}:budget:counters", "s\ntotal")
+        if lost == "counters":
+            await store.set_limit("s", None)
+            client.hset(BOOK, "s", "0 0 0 0 0 0\n-\n1000 - - -\n-\n0 0 0 0 0 0 0 0 0")
+        else:
+            client.hdel(BOOK, "s")
 
         async def audited_before_the_bill(book: redis_book.RedisBook, tenant_id: str) -> Audited:
             found = await audited(book, tenant_id)
@@ -245,7 +260,10 @@ class TestRedisBudgetStore(BudgetContract):
         monkeypatch.setattr("app.stores.budget.redis.audited", audited_before_the_bill)
         repaired = await store.repair()
 
-        assert [finding.window for finding in repaired.findings] == ["total"]
+        assert {finding.window for finding in repaired.findings} == {"total", "month", "day"}
+        assert isinstance(await store.reserve("next", 1, ["s"], lease=LEASE), Granted)
+        await store.release("next")
+        assert not client.exists("nova:{default}:budget:ended"), "what was not there was not opened with a part"
         assert await spent_and_held(store) == (bill, 0)
         assert (await store.audit()).clean
 

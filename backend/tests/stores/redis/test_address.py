@@ -9,9 +9,8 @@ import pytest
 
 from app.errors import ConfigurationError
 from app.stores.redis.address import Address, Tls, parse_address, tls_context
-from tests.support.planted import planted
 
-SECRET = planted("redis.parsed_password")
+SECRET = "tops3cret"
 
 
 @pytest.mark.parametrize(

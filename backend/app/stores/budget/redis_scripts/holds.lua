@@ -7,22 +7,27 @@
 --       for, and no more holds are open than are looked at, all of them that match, in no order.
 -- Why atomic: each hold is as it was in one moment.
 
-begin(ARGV[1], call('HMGET', BOOK, '\nnow', '\naudit'))
+local head = call('HMGET', BOOK, '\nnow', '\nnext', '\nhour', '\naudit')
+local now = clock(head[1])
+local rare = rarely(now, head)
+local prefix = sub(BOOK, 1, -12) .. 'hold:'
 local most, give, state, scope = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local ids, whole
-if state == 'h' and call('ZCARD', DUE) <= most then
-  ids, whole = call('ZRANGEBYSCORE', DUE, '(' .. format('%d', now), '+inf'), true
+local open_from, open_to = '(' .. format('%d', now), format('(%d', CLEARING)
+if state == 'h' and call('ZCOUNT', AGENDA, open_from, open_to) <= most then
+  ids, whole = call('ZRANGEBYSCORE', AGENDA, open_from, open_to), true
+  for i, member in ipairs(ids) do ids[i] = sub(member, 2) end
 else
   ids = call('ZRANGEBYLEX', IDS, ARGV[2] == '' and '-' or '(' .. ARGV[2], '+', 'LIMIT', 0, most)
 end
 local answer = { format('%d', now), '' }
 for i, id in ipairs(ids) do
-  local packed = call('GET', HOLD .. id)
+  local packed = call('GET', prefix .. id)
   if packed then
-    local hold = hold_of(packed)
+    local hold = rare.hold_of(packed)
     if not hold then return { 'damaged', id } end
     local counts_as = (hold.state == 'h' and hold.expires <= now) and 'e' or hold.state
-    local fits = not is_folded(hold) and (state == '' or state == counts_as)
+    local fits = not rare.is_folded(hold) and (state == '' or state == counts_as)
     if fits and scope ~= '' then
       fits = false
       for _, name in ipairs(hold.scopes) do fits = fits or name == scope end

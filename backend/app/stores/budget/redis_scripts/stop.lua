@@ -4,17 +4,15 @@
 -- Answer: "stopped", since when, and the reason; "open" where there is no stop
 -- Why atomic: a stop that is there keeps its moment and its reason, whoever else stops.
 
-local head = call('HMGET', BOOK, '\nnow', '\naudit', '\nstop')
-begin(ARGV[1], head)
-local stop = head[3]
+local head = call('HMGET', BOOK, '\nnow', '\nstop')
+local now, stop = clock(head[1]), head[2]
 if ARGV[2] == 'stop' and not stop then
-  keep_time()
   stop = format('%d\n', now) .. ARGV[3]
-  call('HSET', BOOK, '\nstop', stop)
+  call('HSET', BOOK, '\nnow', format('%d', now), '\nstop', stop)
 elseif ARGV[2] == 'go' and stop then
-  keep_time()
+  call('HSET', BOOK, '\nnow', format('%d', now))
   call('HDEL', BOOK, '\nstop')
   stop = false
 end
-if not stop then return say('open') end
-return say('stopped', { stop })
+if not stop then return say('open', now) end
+return say('stopped', now, stop)

@@ -1,15 +1,15 @@
 -- Reads the current windows of a scope.
 --
 -- KEYS: see the prelude.  ARGV: 1 now, "" for the server's; 2 how many ended leases are written down; 3 scope
--- Answer: "again": as for reserve; "usage": hours, then its counters
+-- Answer: "again": as for reserve; "usage": hours, and the scope, as for reserve
 -- Why atomic: spent and held are of one moment.
 
-local scopes = { ARGV[3] }
-local head = call('HMGET', BOOK, '\nnow', '\naudit', ARGV[3])
-begin(ARGV[1], head)
-if sweep(tonumber(ARGV[2])) then return say('again') end
-if damaged then return say('damaged', { damaged }) end
-local limits = { head[3] }
-local hours = hours_of(limits, 1)
-local values = read_counters(fields_of(scopes, windows_at(now), hours))
-return say('usage', show(limits, scopes, hours, values, { hours }))
+local head = call('HMGET', BOOK, '\nnow', '\nnext', '\nhour', '\naudit')
+local now = clock(head[1])
+local rare = rarely(now, head)
+if rare.sweep(tonumber(ARGV[2])) then return say('again', now) end
+if rare.damaged then return say('damaged', now, rare.damaged) end
+rare.look_at(rare.hour_at(now), true)
+local _, _, _, by_hour, shown = rare.changed(ARGV[3], call('HGET', BOOK, ARGV[3]), nil, 0, 0)
+if rare.damaged then return say('damaged', now, rare.damaged) end
+return say('usage', now, (by_hour and '1' or '0') .. '\n' .. shown)

@@ -235,3 +235,15 @@ class Closing:
         assert hold.state is HoldState.EXPIRED
         assert (usage.held, usage.uncertain) == (0, 10)
         assert later.created_at == NOON + LEASE
+
+    @pytest.mark.parametrize("verb", ["reserve", "settle"])
+    async def test_time_goes_on_with_every_verb(self, store: BudgetStore, clock: FakeClock, verb: str) -> None:
+        """Whoever has seen a moment, nothing begins before it."""
+        await granted(store)
+        clock.advance(timedelta(seconds=2))
+        await (granted(store, "next") if verb == "reserve" else store.settle("h", 1))
+        clock.advance(timedelta(seconds=-2))
+
+        later = await granted(store, "later")
+
+        assert later.created_at == NOON + timedelta(seconds=2)

@@ -64,6 +64,65 @@ class Windows:
         assert answer.blocking[0].resets_at == resets_at
         assert (await granted(store, "next", 1)).permits_call
 
+    async def test_each_window_of_a_scope_is_held_to_its_own_limit(self, store: BudgetStore, clock: FakeClock) -> None:
+        """Ten a day, thirty a month and forty in all, whatever is still open from the day before."""
+        await store.set_limit("s", 40)
+        await store.set_limit("s", 10, window="day")
+        await store.set_limit("s", 30, window="month")
+        blocking = []
+        for day in range(4):
+            for number, amount in enumerate((3, 4, 3)[: 3 if day < 3 else 0]):
+                await granted(store, f"{day}/{number}", amount, lease=timedelta(hours=24))
+            if day:
+                await store.settle(f"{day - 1}/0", 3)
+            blocking.append([window.window for window in (await refused(store, "more", 1)).blocking])
+            for number in (1, 2):
+                if day < 3:
+                    await store.settle(f"{day}/{number}", (3, 4, 3)[number])
+            blocking.append([window.window for window in (await refused(store, "more", 1)).blocking])
+            clock.advance(timedelta(hours=23))
+        clock.advance(timedelta(days=7))
+
+        assert blocking == [["day"]] * 4 + [["month", "day"]] * 2 + [["month"]] * 2
+        await granted(store, "in December", 4)
+        await granted(store, "in December too", 6)
+        assert await spent_and_held(store, of="month") == (0, 10)
+        assert await spent_and_held(store) == (30, 10)
+        clock.advance(DAY)
+        await granted(store, "nothing", 0)
+        assert [window.window for window in (await refused(store, "more", 1)).blocking] == ["total"]
+        assert await clean(store)
+
+    async def test_an_hour_is_held_to_its_limit_too(self, store: BudgetStore, clock: FakeClock) -> None:
+        """Beside the limits of longer windows, from the first hold on."""
+        await store.set_limit("s", 10, window="hour")
+        await store.set_limit("s", 15)
+        await granted(store, "a", 6)
+
+        answer = await refused(store, "b", 5)
+        await granted(store, "c", 4)
+        await store.settle("c", 4)
+        await store.settle("a", 6)
+        clock.advance(timedelta(hours=1))
+        await granted(store, "d", 5)
+
+        assert [window.window for window in answer.blocking] == ["hour"]
+        assert [window.window for window in (await refused(store, "e", 6)).blocking] == ["total", "hour"]
+        assert await spent_and_held(store, of="hour") == (0, 5)
+        assert await clean(store)
+
+    async def test_what_ends_first_is_noticed_first(self, store: BudgetStore, clock: FakeClock) -> None:
+        """A short lease that began behind a long one ends before it, and is shown so."""
+        await granted(store, "long", 10, lease=timedelta(hours=24))
+        await granted(store, "short", 7)
+        clock.advance(LEASE)
+
+        answer = await store.reserve("next", 1, ["s"], lease=LEASE)
+
+        assert isinstance(answer, Granted)
+        assert [(window.spent, window.held, window.uncertain) for window in answer.windows] == [(7, 11, 7)] * 3
+        assert await clean(store)
+
     async def test_hours_are_counted_from_when_they_are_limited(self, store: BudgetStore) -> None:
         """What was reserved before counts in the day and not in the hour; settling it does not change that."""
         await granted(store, "before", 10)
@@ -115,6 +174,7 @@ class Windows:
         await granted(store)
         closed = await close(store, "h")
         clock.advance(KEEP_CLOSED - MS)
+        await granted(store, "meanwhile", 1, "elsewhere")
         kept = await store.hold("h")
         clock.advance(MS)
 
@@ -122,7 +182,7 @@ class Windows:
         for verb in verbs:
             with pytest.raises(UnknownHoldError):
                 await verb()
-        listed = await store.holds()
+        listed = await store.holds(scope="s")
         spent = await spent_and_held(store)
         anew = await granted(store)
 
