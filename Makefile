@@ -13,7 +13,7 @@ XDIST  ?= -n 2 --dist worksteal
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench soak mutants docs lock clean
+.PHONY: help install demo test check format bench soak mutants docs captures lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ mutants: $(READY)  ## Take out each guard and see its test fail
 
 docs: $(READY)  ## The documentation as a site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict --site-dir site
+
+captures: $(READY)  ## The terminal captures of the documentation, in docs/captures/
+	@$(BIN)/python docs/capture.py
 
 lock: pyproject.toml  ## Write requirements.lock anew (needs uv; the files name no host)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-package nova-llm \

@@ -50,7 +50,7 @@ class LoopClients(Generic[ClientT]):
             found = self._open.get(loop)
             if found is not None:
                 # Shielded: one caller that gives up must not take the client from the others.
-                return (await asyncio.shield(found)).client
+                return (found.result() if found.done() else await asyncio.shield(found)).client
             # No await between the look above and this entry: two callers never build twice.
             self._forget_closed_loops()
             opening = self._open[loop] = asyncio.ensure_future(self._start())

@@ -15,10 +15,12 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 
+from tests.support.searched.search import SEARCH
+
 if TYPE_CHECKING:
     from tests.support.servers.postgres import PostgresServer
 
-pytest_plugins = ["tests.support.servers.fixtures"]
+pytest_plugins = ["tests.support.searched.plugin", "tests.support.servers.fixtures"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = (
@@ -56,6 +58,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="nova-test-", ignore_cleanup_errors=True) as directory:
         monkeypatch.setenv("NOVA_DATA_DIR", directory)
         yield
+        SEARCH.look_in(Path(directory), where="the data directory")
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from app.credentials import Credential, fixed
+from tests.support.planted import planted
 
-SECRET = "hunter2-s3cr3t"
+SECRET = planted("postgres.password")
 
 
 def test_a_credential_shows_its_version_and_not_its_secret() -> None:

@@ -136,6 +136,16 @@ def test_no_planted_secret_is_found_in_a_program_that_fails_everywhere(environme
     assert found_in(shown) == set()
 
 
+def test_no_planted_secret_is_found_in_what_a_dying_interpreter_writes(environment: dict[str, str]) -> None:
+    """It tells where each thread was, and not with what."""
+    program = "import os; from app.settings import load_settings; settings = load_settings(); os.abort()"
+
+    shown = everything(environment, "-X", "faulthandler", "-c", program)
+
+    assert "Fatal Python error: Aborted" in shown
+    assert found_in(shown) == set()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

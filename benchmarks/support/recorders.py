@@ -32,16 +32,17 @@ async def bare(dsn: str) -> AsyncIterator[Recorder]:
     )
     await connections[0].execute("ALTER TABLE bare ALTER COLUMN body SET STORAGE EXTERNAL")
     await connections[0].execute("ALTER TABLE bare SET (toast_tuple_target = 8160)")
-    free: asyncio.Queue[psycopg.AsyncConnection[tuple[object, ...]]] = asyncio.Queue()
-    for connection in connections:
-        free.put_nowait(connection)
+    free = list(connections)
+    # Its waiters take turns, as Nova's do; whoever gives a connection back does not get it again before them.
+    slots = asyncio.Semaphore(CONNECTIONS)
 
     async def record(name: str, steps: Steps) -> None:
         for number in range(len(steps)):
             body = encode(canonical_json(steps.next(number)))
-            connection = await free.get()
-            await connection.execute("INSERT INTO bare VALUES (%s, %s, %b)", (name, number, body))
-            free.put_nowait(connection)
+            async with slots:
+                connection = free.pop()
+                await connection.execute("INSERT INTO bare VALUES (%s, %s, %b)", (name, number, body))
+                free.append(connection)
 
     async def load(name: str) -> int:
         cursor = await connections[0].execute("SELECT body FROM bare WHERE run = %s ORDER BY idx", (name,), binary=True)

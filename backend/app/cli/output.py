@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -55,6 +56,10 @@ _STATUS_STYLE = {
     "released": "dim",
     "expired": "yellow",
 }
+
+
+_ANY_WIDTH = 10_000
+"""More columns than any table has."""
 
 
 class NovaConsole(Console):
@@ -147,15 +152,29 @@ def _broken(line: str, width: int) -> str:
 def table(*columns: str | tuple[str, Literal["right"]], title: str | None = None) -> Table:
     """Return an empty table; a column is its heading, with ``"right"`` where it holds figures.
 
-    Text that does not fit is folded, never cut: ids are copied from tables.
+    What does not fit is first moved closer together, and then folded, never cut: ids are copied from tables.
     """
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    made = _FittedTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for column in columns:
         heading, justify = (column, None) if isinstance(column, str) else column
         made.add_column(
             heading, justify=justify or "left", overflow="fold", no_wrap=justify == "right", header_style="bold"
         )
     return made
+
+
+class _FittedTable(Table):
+    """A table whose columns move closer together where they would not fit otherwise."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Choose the distance and render."""
+        usual = self.padding
+        wanted = Measurement.get(console, options.update(width=_ANY_WIDTH), self).maximum
+        self.padding = usual if wanted <= options.max_width else (0, 0)
+        try:
+            yield from super().__rich_console__(console, options)
+        finally:
+            self.padding = usual
 
 
 def status_text(status: str) -> Text:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from app.cli import ask, budget, db, doctor, metrics, models, offload, prices, running, runs
 from app.cli.exits import Ended
@@ -15,7 +15,19 @@ from app.cli.session import JsonOption, Session, session_of
 __all__ = ["app"]
 
 
-class NovaGroup(TyperGroup):
+class _FlagsWithoutType:
+    """A flag takes no value, so its help names no type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, ``--help`` included."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False) and param.metavar is None:
+                param.metavar = ""
+        return params
+
+
+class NovaGroup(_FlagsWithoutType, TyperGroup):
     """The root command: the one place where errors become messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -30,6 +42,23 @@ class NovaGroup(TyperGroup):
             error = caught
         session = ctx.obj if isinstance(ctx.obj, Session) else Session()
         raise typer.Exit(session.report(error))
+
+
+class _Command(_FlagsWithoutType, TyperCommand):
+    """A command as its help shows it."""
+
+
+class _Group(_FlagsWithoutType, TyperGroup):
+    """A group below the root, as its help shows it."""
+
+
+def _show_flags_without_type(tree: typer.Typer) -> None:
+    for command in tree.registered_commands:
+        command.cls = _Command
+    for group in tree.registered_groups:
+        if group.typer_instance is not None:
+            group.typer_instance.info.cls = _Group
+            _show_flags_without_type(group.typer_instance)
 
 
 app = typer.Typer(
@@ -102,3 +131,5 @@ app.add_typer(runs.group, name="runs")
 app.add_typer(budget.group, name="budget")
 app.add_typer(db.group, name="db")
 app.add_typer(metrics.group, name="metrics")
+
+_show_flags_without_type(app)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from app.credentials import Credential
 from app.errors import ConfigurationError, SecretsUnavailableError
 from app.redaction import know
 
@@ -121,15 +122,14 @@ class VaultReader:
         if config.role_id is None:
             client.token = config.token or _content(config.token_file, "VAULT_TOKEN_FILE")
         else:
-            secret_id = config.secret_id or _content(config.secret_id_file, "VAULT_SECRET_ID_FILE")
-            know(secret_id)
+            secret_id = Credential(config.secret_id or _content(config.secret_id_file, "VAULT_SECRET_ID_FILE"))
         with self._translated("the login failed"):
             if config.role_id is None:
                 found = client.auth.token.lookup_self()["data"]
                 auth = {"lease_duration": found["ttl"], "renewable": found.get("renewable", False)}
             else:
                 auth = client.auth.approle.login(
-                    role_id=config.role_id, secret_id=secret_id, mount_point=config.approle_mount
+                    role_id=config.role_id, secret_id=secret_id.reveal(), mount_point=config.approle_mount
                 )["auth"]
             self._take_lease(auth)
         know(client.token)

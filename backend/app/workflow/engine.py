@@ -326,6 +326,7 @@ class Runner:
             run_id=run_id,
             token=claim.token,
             tenant_id=self._tenant_id,
+            lease=self._lease,
             stop=stop,
             sleep=self._sleep,
         )

@@ -347,7 +347,8 @@ class Run:
             StepFailedError: it failed for good.
             _SuspendedError: the run stops.
         """
-        calls = self._calls(step_id, work)
+        key = self._key(step_id, work.fingerprint)
+        calls = self._calls(step_id, work, key)
         started = asyncio.get_running_loop().time()
         attempt = 0
         while True:
@@ -355,7 +356,7 @@ class Run:
             self._tell(self._parts.listener.step_started, step_id=step_id, attempt=attempt)
             calls.begin_attempt()
             try:
-                output = work.to_record(await work.attempt(self._context(step_id, work, calls, attempt)))
+                output = work.to_record(await work.attempt(self._context(step_id, key, calls, attempt)))
                 value = work.from_record(output)
                 spent = await calls.meta()
                 break
@@ -427,14 +428,14 @@ class Run:
             self._parts.stop.request(StopCause.INTERRUPTED, error)
             raise _SuspendedError from error
 
-    def _calls(self, step_id: str, work: _Work[T]) -> StepCalls:
+    def _calls(self, step_id: str, work: _Work[T], key: str) -> StepCalls:
         return StepCalls(
             self._parts.adapter,
             context=CallContext(
                 tenant_id=self.tenant_id,
                 run_id=self.id,
                 step_id=step_id,
-                idempotency_key=self._key(step_id, work.fingerprint),
+                idempotency_key=key,
                 scopes=work.scopes,
             ),
             time_left=self._parts.time_left,
@@ -443,12 +444,12 @@ class Run:
             limit=self._parts.policy.step,
         )
 
-    def _context(self, step_id: str, work: _Work[T], calls: StepCalls, attempt: int) -> StepContext:
+    def _context(self, step_id: str, key: str, calls: StepCalls, attempt: int) -> StepContext:
         return StepContext(
             tenant_id=self.tenant_id,
             run_id=self.id,
             step_id=step_id,
-            key=self._key(step_id, work.fingerprint),
+            key=key,
             attempt=attempt,
             calls=calls,
         )

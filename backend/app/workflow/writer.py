@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Final, Literal, TypeVar
@@ -27,8 +29,13 @@ __all__ = ["RunWriter"]
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 
+_log = logging.getLogger(__name__)
+
 _TRIES: Final = 4
+"""Where the run stops anyway: about as long as somebody waits who pressed Ctrl-C."""
+
 _FIRST_WAIT_S: Final = 0.2
+_LONGEST_WAIT_S: Final = 3.0
 
 
 class RunWriter:
@@ -36,16 +43,25 @@ class RunWriter:
 
     Parallel steps take turns, so the chain grows in one order and a crash between two appends loses only the second,
     which nobody was told of. A write that began is waited for even when its caller is cancelled. A store that does not
-    answer is asked again a few times: every verb may be repeated.
+    answer is asked again for as long as a lease lasts, as through a restart or a failover: every verb may be repeated.
     """
 
     def __init__(
-        self, checkpoints: CheckpointStorage, *, run_id: str, token: int, tenant_id: str, stop: Stop, sleep: Sleep
+        self,
+        checkpoints: CheckpointStorage,
+        *,
+        run_id: str,
+        token: int,
+        tenant_id: str,
+        lease: timedelta,
+        stop: Stop,
+        sleep: Sleep,
     ) -> None:
         self._checkpoints = checkpoints
         self._run_id = run_id
         self._token = token
         self._tenant_id = tenant_id
+        self._patience_s = lease.total_seconds()
         self._stop = stop
         self._sleep = sleep
         self._turn = asyncio.Lock()
@@ -135,15 +151,25 @@ class RunWriter:
             await self._ended(error)
 
     async def _insist(self, name: Literal["append", "finish"], verb: Callable[[], Awaitable[T]]) -> T:
-        for attempt in range(1, _TRIES + 1):
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._patience_s
+        waited_s = 0.0
+        for attempt in itertools.count(1):
             try:
                 async with track_checkpoint(name):
                     return await verb()
             except CheckpointStoreUnavailableError as error:
-                if attempt == _TRIES:
+                wait_s = min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S)
+                waited_s += wait_s
+                stopping = self._stop.requested and attempt >= _TRIES
+                if stopping or waited_s > self._patience_s or clock() + wait_s > end:
                     self._stop.request(StopCause.INTERRUPTED, error)
                     raise
-                await self._sleep(_FIRST_WAIT_S * 2 ** (attempt - 1))
+                if attempt == 1:
+                    _log.warning(
+                        "run %s: %s; the %s is tried again for %.0f s", self._run_id, error, name, self._patience_s
+                    )
+                await self._sleep(wait_s)
             except StepConflictError as error:
                 self._stop.request(StopCause.INTERRUPTED, error)
                 raise

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.support.searched.search import SEARCH
+
 from .harness import Nova, Result, Start
 
 
@@ -46,6 +48,7 @@ def nova(loaded: None, monkeypatch: pytest.MonkeyPatch) -> Nova:
 
     def call(*arguments: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Result:
         result = CliRunner().invoke(app, list(arguments), input=stdin, env=env, prog_name="nova")
+        SEARCH.look(f"{result.output}\n{result.stdout}\n{result.stderr}", where="the output of a command")
         return Result(result.exit_code, result.stdout, result.stderr)
 
     return call

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.planted import planted
 from tests.support.servers.process import free_port
 from tests.support.servers.valkey import ValkeyServer
 
@@ -113,8 +114,8 @@ def test_a_provider_is_reached_or_named_as_unreachable(nova: Nova) -> None:
 
 def test_a_secret_is_shown_with_its_place_and_version(nova: Nova, tmp_path: Path) -> None:
     """Never with its value; what is not set is not listed."""
-    (tmp_path / "key").write_text("sk-ant-of-a-file")
-    variables = {"ANTHROPIC_API_KEY_FILE": str(tmp_path / "key"), "OPENAI_API_KEY": "sk-of-environment"}
+    (tmp_path / "key").write_text(planted("doctor.key"))
+    variables = {"ANTHROPIC_API_KEY_FILE": str(tmp_path / "key"), "OPENAI_API_KEY": planted("chain.environment")}
 
     examined = nova("doctor", "--json", env=variables)
 
@@ -123,6 +124,7 @@ def test_a_secret_is_shown_with_its_place_and_version(nova: Nova, tmp_path: Path
     assert found["OPENAI_API_KEY"]["in_force"] == "environment"
     assert "REDIS_URL" not in found
     assert "sk-" not in examined.out
+    assert planted("chain.environment") not in examined.out
 
 
 def test_a_vault_without_a_login_is_noted(nova: Nova) -> None:
@@ -135,11 +137,12 @@ def test_a_vault_without_a_login_is_noted(nova: Nova) -> None:
 
 def test_a_vault_that_cannot_be_reached_is_a_problem(nova: Nova) -> None:
     """Nothing falls back to memory because an address could not be read."""
-    examined = nova("doctor", "--json", env={"VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": "hush-hush-hush"})
+    token = planted("vault.refused_token")
+    examined = nova("doctor", "--json", env={"VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": token})
 
     assert examined.code == 3
     assert "cannot be reached" in parts(examined.json)["settings"]["why"]
-    assert "hush" not in examined.out + examined.err
+    assert token not in examined.out + examined.err
 
 
 @pytest.mark.parametrize(
@@ -179,14 +182,15 @@ def test_a_redis_server_that_is_down_is_a_problem_of_its_stores(nova: Nova) -> N
 
 def test_no_secret_is_shown(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys and passwords in URLs are in no form of the output."""
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-hush")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", planted("doctor.key"))
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("REDIS_URL", "redis://user:hush@127.0.0.1:9/0")
+    monkeypatch.setenv("REDIS_URL", f"redis://user:{planted('redis.password')}@127.0.0.1:9/0")
 
     table = nova("doctor", env={"LLM_ADAPTER": "claude"})
     document = nova("doctor", "--json", env={"LLM_ADAPTER": "claude"})
 
-    assert "hush" not in table.out + table.err + document.out + document.err
+    shown = table.out + table.err + document.out + document.err
+    assert not [name for name in ("doctor.key", "redis.password") if planted(name) in shown]
 
 
 def test_the_archive_is_asked_and_the_last_job_is_told(nova: Nova, tmp_path: Path) -> None:

@@ -120,3 +120,18 @@ def test_a_result_is_wrapped_between_words_on_a_terminal_alone(
     Session(color=False).give({}, f"one two three four five https://{'x' * 30}\n\n  - a point that goes on\nshort")
 
     assert [line.rstrip() for line in stream.getvalue().splitlines()] == lines
+
+
+def test_a_table_moves_together_before_it_folds() -> None:
+    """A name stays in one piece as long as it can; where there is room, columns stand apart."""
+    made = table("model", ("price", "right"), "ends")
+    made.add_row("gpt-rosalind-discovery", "5/25", "2026-12-11")
+    shown = {}
+    for width in (42, 60):
+        console = NovaConsole(file=io.StringIO(), width=width)
+        with console.capture() as captured:
+            console.print(made)
+        shown[width] = captured.get()
+
+    assert "gpt-rosalind-discovery  5/25 2026-12-11" in shown[42]
+    assert "gpt-rosalind-discovery    5/25   2026-12-11" in shown[60]

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
+from tests.support.planted import planted
 from tests.support.servers.postgres import PostgresServer
 
 from .harness import Nova
 
 _numbers = itertools.count(1)
-SECRET = "hunter2-s3cr3t"
+SECRET = planted("postgres.password")
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def test_every_command_explains_itself_with_an_example(nova: Nova, command: tupl
 
     plain = " ".join(help_text.split())
     assert f"Example: nova {' '.join(command)}" in plain
+    assert "<bool>" not in plain
     assert f"`nova {' '.join(command)}" in _REFERENCE.read_text()
 
 

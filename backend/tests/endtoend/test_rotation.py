@@ -18,14 +18,15 @@ from app.skills.guards import get_guarded_adapter
 from app.skills.llm_invoke_v2 import CallContext, LLMAdapter, LLMConfig
 from app.stores import close_stores, get_budget_store, get_checkpoint_store, get_idempotency_store
 from app.workflow.engine import Run, Runner, workflow
+from tests.support.planted import planted
 from tests.support.servers.openbao import ROOT_TOKEN, OpenBaoServer
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.valkey import ValkeyServer
 from tests.support.wire import WireServer
 
 CALLERS = 4
-KEYS = ("sk-test-rotated-number-1", "sk-test-rotated-number-2")
-PASSWORDS = ("the-first-password", "the-second-password")
+KEYS = (planted("rotation.key_1"), planted("rotation.key_2"))
+PASSWORDS = (planted("rotation.password_1"), planted("rotation.password_2"))
 
 
 @dataclass

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.planted import planted
 from tests.support.servers.openbao import OpenBaoServer
 
 
@@ -32,5 +33,5 @@ def bao(openbao: OpenBaoServer) -> Iterator[OpenBaoServer]:
 def vault(bao: OpenBaoServer, monkeypatch: pytest.MonkeyPatch) -> OpenBaoServer:
     """Give the server, with an environment that names it and a token of Nova's policy."""
     monkeypatch.setenv("VAULT_ADDR", bao.url)
-    monkeypatch.setenv("VAULT_TOKEN", bao.token("nova", id=uuid4().hex))
+    monkeypatch.setenv("VAULT_TOKEN", bao.token("nova", id=f"{planted('vault.token')}-{uuid4().hex}"))
     return bao

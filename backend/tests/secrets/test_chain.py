@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from app.errors import ConfigurationError
 from app.secrets import Standing, keeper
 from app.settings import Settings, load_settings
+from tests.support.planted import planted
 from tests.support.servers.openbao import OpenBaoServer
 
 FIELD = "anthropic_api_key"
@@ -35,13 +36,13 @@ def test_the_first_place_that_has_it_wins(
     vault: OpenBaoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each place is seen once those before it are taken away."""
-    vault.put("anthropic", ANTHROPIC_API_KEY="key-of-vault")
-    (tmp_path / "key").write_text("key-of-file\n")
+    vault.put("anthropic", ANTHROPIC_API_KEY=planted("chain.vault"))
+    (tmp_path / "key").write_text(planted("chain.file") + "\n")
     monkeypatch.setenv("ANTHROPIC_API_KEY_FILE", str(tmp_path / "key"))
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-environment")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", planted("chain.environment"))
 
     found = {}
-    settings = load_settings().with_changes(anthropic_api_key=SecretStr("key-of-argument"))
+    settings = load_settings().with_changes(anthropic_api_key=SecretStr(planted("chain.argument")))
     found[standing_of(settings).origin] = value_of(settings)
     for variable in ("ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY_FILE", "VAULT_ADDR"):
         settings = load_settings()
@@ -49,22 +50,22 @@ def test_the_first_place_that_has_it_wins(
         monkeypatch.delenv(variable)
 
     assert found == {
-        "argument": "key-of-argument",
-        "environment": "key-of-environment",
-        "file": "key-of-file",
-        "vault": "key-of-vault",
+        "argument": planted("chain.argument"),
+        "environment": planted("chain.environment"),
+        "file": planted("chain.file"),
+        "vault": planted("chain.vault"),
     }
     assert value_of(load_settings()) is None
 
 
 def test_an_argument_replaces_what_a_file_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And the file is not looked at for it any more."""
-    (tmp_path / "key").write_text("key-of-file")
+    (tmp_path / "key").write_text(planted("chain.file"))
     monkeypatch.setenv("ANTHROPIC_API_KEY_FILE", str(tmp_path / "key"))
 
-    settings = load_settings().with_changes(anthropic_api_key=SecretStr("key-of-argument"))
+    settings = load_settings().with_changes(anthropic_api_key=SecretStr(planted("chain.argument")))
 
-    assert value_of(settings) == "key-of-argument"
+    assert value_of(settings) == planted("chain.argument")
     assert standing_of(settings).origin == "argument"
 
 
@@ -73,16 +74,16 @@ def test_every_secret_of_vault_has_its_field(vault: OpenBaoServer) -> None:
     vault.put("anthropic", ANTHROPIC_API_KEY="key-1")
     vault.put("anthropic", ANTHROPIC_API_KEY="key-2")
     vault.put("openai", OPENAI_API_KEY="key-3")
-    vault.put("neon", DATABASE_URL="postgresql://u:password-1@h/db")
-    vault.put("upstash", REDIS_URL="rediss://:password-2@h:6379")
+    vault.put("neon", DATABASE_URL=f"postgresql://u:{planted('vault.database_password')}@h/db")
+    vault.put("upstash", REDIS_URL=f"rediss://:{planted('vault.redis_password')}@h:6379")
     vault.put("r2", R2_ENDPOINT="https://r2", R2_BUCKET="b", R2_ACCESS_KEY_ID="id-123", R2_SECRET_ACCESS_KEY="key-4")
 
     settings = load_settings()
 
     assert settings.plain("anthropic_api_key") == "key-2"
     assert settings.plain("openai_api_key") == "key-3"
-    assert settings.plain("database_url") == "postgresql://u:password-1@h/db"
-    assert settings.plain("redis_url") == "rediss://:password-2@h:6379"
+    assert settings.plain("database_url") == f"postgresql://u:{planted('vault.database_password')}@h/db"
+    assert settings.plain("redis_url") == f"rediss://:{planted('vault.redis_password')}@h:6379"
     assert (settings.r2_endpoint, settings.r2_bucket) == ("https://r2", "b")
     assert (settings.plain("r2_access_key_id"), settings.plain("r2_secret_access_key")) == ("id-123", "key-4")
     standing = standing_of(settings)

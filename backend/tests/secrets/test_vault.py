@@ -13,7 +13,11 @@ from app.secrets.keeper import SecretKeeper
 from app.secrets.vault import VaultConfig, VaultReader
 from app.settings import load_settings
 from tests.support.clock import FakeClock
+from tests.support.planted import planted
 from tests.support.servers.openbao import ROOT_TOKEN, OpenBaoServer
+
+REFUSED_TOKEN = planted("vault.refused_token")
+REFUSED_SECRET_ID = planted("vault.refused_secret_id")
 
 
 @pytest.fixture
@@ -33,7 +37,8 @@ def approle(bao: OpenBaoServer) -> VaultConfig:
         "nova", token_policies=["nova"], token_ttl="60s", token_max_ttl="120s", secret_id_num_uses=0
     )
     role_id = admin.auth.approle.read_role_id("nova")["data"]["role_id"]
-    secret_id = admin.auth.approle.generate_secret_id("nova")["data"]["secret_id"]
+    secret_id = planted("vault.secret_id")
+    admin.auth.approle.create_custom_secret_id("nova", secret_id=secret_id)
     return VaultConfig(url=bao.url, role_id=role_id, secret_id=secret_id)
 
 
@@ -213,8 +218,8 @@ def test_a_secret_that_is_forbidden_or_deleted_later_leaves_its_last_value(
     ("variables", "says"),
     [
         ({"VAULT_ADDR": "http://127.0.0.1:9"}, "cannot be reached"),
-        ({"VAULT_TOKEN": "not-a-token-at-all"}, "403"),
-        ({"VAULT_TOKEN": "", "VAULT_ROLE_ID": "nobody", "VAULT_SECRET_ID": "nothing-known"}, "login failed"),
+        ({"VAULT_TOKEN": REFUSED_TOKEN}, "403"),
+        ({"VAULT_TOKEN": "", "VAULT_ROLE_ID": "nobody", "VAULT_SECRET_ID": REFUSED_SECRET_ID}, "login failed"),
         ({"NOVA_VAULT_MOUNT": "sys"}, "403"),
     ],
     ids=["down", "token", "role", "mount"],
@@ -231,7 +236,7 @@ def test_what_was_never_read_is_an_error_with_its_remedy(
 
     assert says in str(caught.value)
     assert caught.value.retryable
-    assert not any(secret in str(caught.value) for secret in ("not-a-token-at-all", "nothing-known", ROOT_TOKEN))
+    assert not any(secret in str(caught.value) for secret in (REFUSED_TOKEN, REFUSED_SECRET_ID, ROOT_TOKEN))
 
 
 def test_a_sealed_vault_is_an_error_where_nothing_is_known(

@@ -18,6 +18,7 @@ from app.stores import close_stores, get_budget_store, get_checkpoint_store, get
 from app.stores.choice import StoreKind, choose
 from app.stores.holder import Holder
 from app.stores.idempotency.contract import Completed, Started
+from tests.support.planted import planted
 from tests.support.servers.valkey import ValkeyServer
 
 FACTORIES: Final[dict[StoreKind, Callable[..., Any]]] = {
@@ -37,7 +38,7 @@ SQLITE: Final = {
     "checkpoint": "SqliteCheckpointStore",
     "idempotency": "SqliteIdempotencyStore",
 }
-SECRET: Final = "hunter2-s3cr3t"  # a password that must never be seen
+SECRET: Final = planted("stores.secret")  # a password that must never be seen
 REDIS: Final = f"redis://user:{SECRET}@localhost:6379/0"
 POSTGRES: Final = f"postgresql://user:{SECRET}@localhost/nova"
 
@@ -493,7 +494,7 @@ class TestSecrets:
             {"DATABASE_URL": POSTGRES, "REDIS_URL": REDIS, "ENV": "production", "BUDGET_STORE": "postgres"},
             {"REDIS_URL": REDIS, "CHECKPOINT_RETENTION_DAYS": "many"},
         ],
-        ids=str,
+        ids=lambda variables: str(variables).replace(SECRET, "..."),
     )
     def test_no_error_and_no_representation_shows_it(
         self, variables: dict[str, str], environment: Callable[..., None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -313,6 +314,74 @@ async def test_a_store_that_does_not_answer_is_asked_again(checkpoints: Checkpoi
 
     assert deaf.lost == 2
     assert [record.step_id for record in await checkpoints.history("r")] == ["note"]
+
+
+@workflow(version="1")
+async def noted_once(run: Run) -> str:
+    """Take one step."""
+    return (await run.step("note", Counter().note, "a")).title
+
+
+class Away:
+    """A store that takes no append for so many seconds, as its clients wait them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._inner = forgiving_store()
+        self._seconds = seconds
+        self.waited = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def append(self, *args: Any, **options: Any) -> Any:
+        """Append once the time is over."""
+        if self.waited < self._seconds:
+            raise CheckpointStoreUnavailableError("it restarts")
+        return await self._inner.append(*args, **options)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.waited += seconds
+        await asyncio.sleep(0)
+
+
+async def test_a_run_outlives_a_store_that_is_away_for_less_than_a_lease(caplog: pytest.LogCaptureFixture) -> None:
+    """A restart or a failover of the store ends no run, and is told once."""
+    store = Away(25.0)
+
+    outcome = await runner_on(store, sleep=store.sleep).start(noted_once, run_id="r")
+
+    assert outcome.status is RunStatus.COMPLETED
+    assert 25 <= store.waited <= 30
+    assert [record.getMessage() for record in caplog.records] == [
+        "run r: it restarts; the append is tried again for 30 s"
+    ]
+
+
+async def test_a_store_is_not_waited_for_longer_than_a_lease_lasts() -> None:
+    """The run stops with the store's error when somebody else may have its lease."""
+    store = Away(1000.0)
+    runner = runner_on(store, sleep=store.sleep, lease=timedelta(seconds=10))
+
+    with pytest.raises(CheckpointStoreUnavailableError, match="it restarts"):
+        await runner.start(noted_once, run_id="r")
+
+    assert 7 <= store.waited <= 10
+
+
+async def test_a_run_that_is_to_stop_waits_for_its_store_a_moment_only() -> None:
+    """Who presses Ctrl-C while the store is away is not made to wait for the length of a lease."""
+    store = Away(1000.0)
+
+    async def sleep(seconds: float) -> None:
+        await store.sleep(seconds)
+        runner.drain()
+
+    runner = runner_on(store, sleep=sleep)
+    outcome = await runner.start(noted_once, run_id="r")
+
+    assert outcome.status is RunStatus.RUNNING
+    assert store.waited < 2
 
 
 async def test_a_store_that_stays_down_leaves_the_run_resumable() -> None:

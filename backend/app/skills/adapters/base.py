@@ -95,7 +95,7 @@ class Attempt:
     received: list[str] = field(default_factory=list)
     usage: LLMUsage | None = None
     request_id: str | None = None
-    secret: str | None = None
+    secret: str | None = field(default=None, repr=False)
 
     def error(self, failure: Failure) -> LLMError:
         """Return the error for how this attempt failed, with whatever had arrived."""

@@ -177,7 +177,8 @@ def shown_cause(error: BaseException, *, secret: str | None) -> BaseException | 
     """Return an error if it can be shown as the cause of another, None where it or its cause holds a secret."""
     found: BaseException | None = error
     while found is not None:
-        if redact(str(found), secret=secret) != str(found):
+        shown = f"{found} {vars(found)!r}"
+        if redact(shown, secret=secret) != shown:
             return None
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     return error

@@ -182,6 +182,7 @@ class SdkAdapter(BaseAdapter):
         client = await self._clients.get()
         key = NO_KEY if credential is None else credential.reveal()
         if not is_usable_key(key):
+            del key  # a crash reporter shows the locals of every frame that an error came through
             message = "the API key is empty, or has a character that no key has, such as a line break"
             raise attempt.error(Failure(verdict=AUTH_FAILED, message=message))
         attempt.secret = None if credential is None else key
@@ -221,14 +222,12 @@ class SdkAdapter(BaseAdapter):
         try:
             yield
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError, ErrorEventError) as error:
-            failure = self._failure(error, attempt)
-            raise attempt.error(failure) from shown_cause(error, secret=attempt.secret)
+            raise attempt.error(self._failure(error, attempt)) from shown_cause(error, secret=attempt.secret)
         except Exception as error:
             # The SDK's own classes; they can be named only once it is imported.
             if type(error).__module__.partition(".")[0] != self.sdk_name:
                 raise
-            failure = self._failure(error, attempt)
-            raise attempt.error(failure) from shown_cause(error, secret=attempt.secret)
+            raise attempt.error(self._failure(error, attempt)) from shown_cause(error, secret=attempt.secret)
 
     def _failure(self, error: Exception, attempt: Attempt) -> Failure:
         import httpx2

@@ -93,7 +93,9 @@ def _r2(settings: Settings) -> ObjectStore:
     assert access_key_id is not None
     assert secret_access_key is not None
     if not endpoint.startswith(("https://", "http://")) or "@" in endpoint:
-        # Not shown: who writes keys into it would read them in every error, and so would others.
+        # Not shown: who writes keys into it would read them in every error, and so would others. Nor left to a crash
+        # reporter, which shows the locals of every frame that an error came through.
+        del endpoint
         raise ConfigurationError(
             "R2_ENDPOINT must be a URL such as https://<account>.r2.cloudflarestorage.com, without user and password: "
             "the keys are R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY",

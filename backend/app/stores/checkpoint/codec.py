@@ -40,9 +40,10 @@ _ZSTD: Final = b"\x02"
 _TRY_COMPRESSION_FROM: Final = 128
 _ZSTD_LEVEL: Final = 3
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder()
 _SCALAR: Final = _Extent(1, 0)
-_compressors = threading.local()
-"""One compressor for each thread: it is not safe for two, and making one takes as long as compressing 2 KB."""
+_codecs = threading.local()
+"""A compressor and a decompressor for each thread: none is safe for two, and making one takes longer than 2 KB do."""
 
 
 def canonical_json(value: object, *, what: str = "the value") -> bytes:
@@ -67,7 +68,8 @@ def canonical_json(value: object, *, what: str = "the value") -> bytes:
 
 def parse_json(canonical: bytes) -> JsonValue:
     """Return the value of canonical JSON."""
-    value: JsonValue = json.loads(canonical)
+    # Said to be UTF-8: json.loads would look for UTF-16 and UTF-32 first.
+    value: JsonValue = _DECODER.decode(canonical.decode())
     return value
 
 
@@ -96,7 +98,7 @@ def decode(body: bytes) -> bytes:
             # Asked first: a damaged size would be allocated, whatever max_output_size says.
             if zstandard.frame_content_size(payload) > MAX_VALUE_BYTES:
                 raise ValueError("a compressed body claims to be larger than any value")
-            return zstandard.ZstdDecompressor().decompress(payload, max_output_size=MAX_VALUE_BYTES)
+            return _decompressor().decompress(payload, max_output_size=MAX_VALUE_BYTES)
         except zstandard.ZstdError as error:
             raise ValueError(f"a compressed body does not unpack: {error}") from error
     raise ValueError(f"a body of unknown format {form.hex() or 'empty'}")
@@ -105,9 +107,18 @@ def decode(body: bytes) -> bytes:
 def _compressor() -> zstandard.ZstdCompressor:
     import zstandard
 
-    found: zstandard.ZstdCompressor | None = getattr(_compressors, "zstd", None)
+    found: zstandard.ZstdCompressor | None = getattr(_codecs, "compressor", None)
     if found is None:
-        found = _compressors.zstd = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+        found = _codecs.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+    return found
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    import zstandard
+
+    found: zstandard.ZstdDecompressor | None = getattr(_codecs, "decompressor", None)
+    if found is None:
+        found = _codecs.decompressor = zstandard.ZstdDecompressor()
     return found
 
 

@@ -447,9 +447,8 @@ class CheckpointStore:
         }
         for _ in range(_TRIES):
             rows = await self._run_unless_taken("append", values)
-            if rows:
-                version, count, step_hash = rows[0]
-                return Appended(version=version, next_step_index=count, hash=step_hash, replayed=False)
+            if rows and rows[0][0] is not None:
+                return pg.appended(rows[0])
             refused = await self._why_not_appended(tenant_id, run_id, step, by)
             if refused is not None:
                 return refused

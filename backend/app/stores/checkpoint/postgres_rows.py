@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import Struct
 from typing import Any, Final
 
 from app.stores.checkpoint import rules
 from app.stores.checkpoint.arguments import ListQuery
-from app.stores.checkpoint.contract import RunStatus
+from app.stores.checkpoint.contract import Appended, RunStatus
 from app.stores.checkpoint.rows import StoredHead, StoredRun, StoredStep
 from app.stores.checkpoint.tables import Located
 from app.stores.postgres.statements import Statements
@@ -16,6 +17,7 @@ from app.stores.postgres.statements import Statements
 __all__ = [
     "STATEMENTS",
     "Found",
+    "appended",
     "archived_arrays",
     "claim_values",
     "created_values",
@@ -40,6 +42,7 @@ _MAX: Final = 2**62
 
 STATEMENTS: Final = Statements("checkpoint/postgres_sql", {"head": ", ".join(f"r.{name}" for name in _HEAD)})
 
+_APPENDED: Final = Struct(">qq32s")
 _ARRAYS: Final = ("idx", "size_bytes", "step_id", "output_digest", "hash", "meta", "body")
 
 
@@ -76,6 +79,12 @@ def list_values(tenant_id: str, query: ListQuery, *, page_bytes: int) -> dict[st
         "count": query.limit + 1,
         "page_bytes": page_bytes,
     }
+
+
+def appended(row: Row) -> Appended:
+    """Read the row of an ``append`` that recorded its step: 48 bytes."""
+    version, count, step_hash = _APPENDED.unpack(row[0])
+    return Appended(version=version, next_step_index=count, hash=step_hash, replayed=False)
 
 
 def found(row: Row) -> Found:

@@ -51,26 +51,38 @@ def parse_address(url: str) -> Address:
     Raises:
         ConfigurationError: it is not such a URL, or has a parameter that libpq does not know; the URL is not shown.
     """
+    read = _read(url)
+    # A crash reporter shows the locals of every frame that an error came through.
+    del url
+    if isinstance(read, str):
+        raise ConfigurationError(
+            f"DATABASE_URL is not an address of PostgreSQL: {read}. It looks like {_EXAMPLE}", variable="DATABASE_URL"
+        )
+    return read
+
+
+def _read(url: str) -> Address | str:
+    """Return the address, or why there is none."""
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     scheme, found, rest = url.strip().partition("://")
     if not found or not is_postgres(scheme.lower()):
-        raise _refused("it must begin with postgresql:// or postgres://")
+        return "it must begin with postgresql:// or postgres://"
     conninfo = f"postgresql://{rest}"
     place, _, query = rest.partition("?")
     user, at, where = place.partition("@")
     if ("/" in user or "@" in where) if at else "@" in query:
         # libpq would take a part of the password for the host, the database or a parameter, which errors show.
-        raise _refused(_ESCAPE)
+        return _ESCAPE
     unknown = [name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in _known()]
     if unknown:
-        raise _refused(f"PostgreSQL's own client does not know its parameter {unknown[0]!r:.40}; leave it out")
+        return f"PostgreSQL's own client does not know its parameter {unknown[0]!r:.40}; leave it out"
     try:
         parts = conninfo_to_dict(conninfo)
     except ProgrammingError:
         # libpq's own words may quote the part that it did not understand, which may be of the password.
-        raise _refused(_ESCAPE) from None
+        return _ESCAPE
     host = str(parts.get("host") or parts.get("hostaddr") or "the local socket")
     name = unquote(str(parts.get("dbname") or parts.get("user") or "its user's"))
     defaults = {key: value for key, value in _DEFAULTS.items() if key not in parts}
@@ -84,9 +96,3 @@ def _known() -> frozenset[str]:
     from psycopg import pq
 
     return frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
-
-
-def _refused(why: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"DATABASE_URL is not an address of PostgreSQL: {why}. It looks like {_EXAMPLE}", variable="DATABASE_URL"
-    )

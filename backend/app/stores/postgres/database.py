@@ -178,7 +178,7 @@ class PostgresDatabase:
                         await self._make_ready(lent, limit)
                     # Binary, so that the bytes of a body come as they are.
                     cursor = await lent.connection.execute(statement, values, binary=True)
-                    return await cursor.fetchall() if cursor.description else ()
+                    return () if cursor.rownumber is None else await cursor.fetchall()
                 except psycopg.Error as error:
                     if is_transient_conflict(error) and conflicts < _CONFLICT_TRIES:
                         conflicts += 1
@@ -204,7 +204,7 @@ class PostgresDatabase:
 
                 async def execute(statement: str, values: Mapping[str, object], lent: Lent = lent) -> Sequence[Row]:
                     cursor = await lent.connection.execute(statement.encode(), values, binary=True)
-                    return await cursor.fetchall() if cursor.description else ()
+                    return () if cursor.rownumber is None else await cursor.fetchall()
 
                 try:
                     if not self._ready:

@@ -54,6 +54,8 @@ def parse_address(url: str) -> Address:
     parts = _split(url)
     problem = _problem(parts)
     if parts is None or problem:
+        # A crash reporter shows the locals of every frame that an error came through.
+        del url, parts
         raise ConfigurationError(
             f"REDIS_URL {problem}; write redis://[[user]:password@]host[:port][/database] or rediss://..., with the "
             "characters / ? # @ % of a password written as %2F %3F %23 %40 %25",

@@ -15,8 +15,10 @@ from app.skills.adapters import choose_adapter, close_adapters, get_llm_adapter
 from app.skills.adapters.claude_adapter import ClaudeAdapter
 from app.skills.adapters.openai_adapter import OpenAIAdapter
 from app.skills.adapters.stub_adapter import StubAdapter
+from tests.support.planted import planted
 
-KEY = SecretStr("sk-test-0123456789")
+KEY = SecretStr(planted("provider.chosen_key"))
+OTHER_KEY = SecretStr(planted("provider.other_key"))
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +133,7 @@ async def test_the_same_configuration_is_the_same_object() -> None:
     assert isinstance(first, ClaudeAdapter)
     assert get_llm_adapter(Settings(anthropic_api_key=KEY)) is first
     assert get_llm_adapter(settings, force_new=True) is not first
-    assert get_llm_adapter(settings.with_changes(anthropic_api_key=SecretStr("sk-other-000000"))) is not first
+    assert get_llm_adapter(settings.with_changes(anthropic_api_key=OTHER_KEY)) is not first
     assert get_llm_adapter(settings.with_changes(anthropic_base_url="http://127.0.0.1:1")) is not first
     assert get_llm_adapter(settings.with_changes(anthropic_default_model="claude-opus-5-5")) is not first
     await close_adapters()

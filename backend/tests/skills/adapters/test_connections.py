@@ -14,6 +14,7 @@ from app.loops import LoopClients
 from app.skills.adapters.claude_adapter import ClaudeAdapter
 from app.skills.adapters.openai_adapter import OpenAIAdapter
 from app.skills.llm_invoke_v2 import LLMAdapter, LLMConfig
+from tests.support.planted import planted
 from tests.support.wire import Fault, WireProcess, WireServer
 
 NAMES = ("claude", "openai")
@@ -21,7 +22,7 @@ NAMES = ("claude", "openai")
 
 def adapter_of(name: str, url: str) -> LLMAdapter:
     """Return an adapter at a loopback server."""
-    key = fixed("sk-test-loopback-0123456789")
+    key = fixed(planted("provider.key"))
     return (
         ClaudeAdapter(api_key=key, base_url=url)
         if name == "claude"

@@ -15,6 +15,8 @@ from app.skills.adapters.claude_adapter import ClaudeAdapter
 from app.skills.adapters.failures import address_of, parse_retry_after, redact
 from app.skills.adapters.openai_adapter import OpenAIAdapter
 from app.skills.llm_invoke_v2 import LLMAdapter, LLMConfig
+from tests.support.planted import planted
+from tests.support.searched.search import SEARCH
 from tests.support.wire import Fault, WireServer
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -138,7 +140,7 @@ class TestTables:
     @pytest.mark.parametrize("name", ["claude", "openai"])
     async def test_what_the_servers_themselves_refuse(self, server: WireServer, name: str) -> None:
         """A wrong key, an unknown model and a prompt over the context are told apart."""
-        wrong_key = await error_of(adapter_of(name, server, key="sk-wrong-key-99999"))
+        wrong_key = await error_of(adapter_of(name, server, key=planted("provider.wrong_key")))
         no_model = await error_of(adapter_of(name, server), config=LLMConfig(model="unknown-model"))
         too_long = await error_of(adapter_of(name, server), "word " * 3000)
 
@@ -218,14 +220,16 @@ class TestTransport:
 class TestSecrets:
     """No error shows a key."""
 
-    KEY = "sk-very-secret-key-123456"
+    KEY = planted("provider.echoed_key")
 
     @pytest.mark.parametrize("name", ["claude", "openai"])
     async def test_a_password_in_the_base_url(self, name: str) -> None:
         """Of the address that cannot be reached, the error shows scheme, host and port."""
         async with WireServer() as gone:
             host = gone.url.removeprefix("http://")
-        url = f"http://me:correcthorse@{host}/v1?key=batterystaple"
+        password, parameter = planted("provider.url_password"), planted("provider.url_parameter")
+        SEARCH.give([password, parameter])
+        url = f"http://me:{password}@{host}/v1?key={parameter}"
         adapter = (ClaudeAdapter if name == "claude" else OpenAIAdapter)(api_key=fixed("k-1"), base_url=url)
 
         error = await error_of(adapter)
@@ -233,8 +237,8 @@ class TestSecrets:
         shown = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
         assert error.code == "ERR_LLM_NETWORK"
         assert f"http://{host} failed" in str(error)
-        assert "correcthorse" not in shown
-        assert "batterystaple" not in shown
+        assert password not in shown
+        assert parameter not in shown
 
     @pytest.mark.parametrize(
         ("url", "shown"),
@@ -268,18 +272,19 @@ class TestSecrets:
     @pytest.mark.parametrize("name", ["claude", "openai"])
     async def test_a_key_that_looks_like_a_word(self, server: WireServer, name: str) -> None:
         """The key itself is known, whatever form it has."""
+        word = planted("provider.wordlike_key")
         server._key = None
-        server.faults.append(Fault("status", status=401, error="x", message="no account for correcthorse today"))
+        server.faults.append(Fault("status", status=401, error="x", message=f"no account for {word} today"))
 
-        error = await error_of(adapter_of(name, server, key="correcthorse"))
+        error = await error_of(adapter_of(name, server, key=word))
 
-        assert "correcthorse" not in "".join(traceback.format_exception(error))
+        assert word not in "".join(traceback.format_exception(error))
 
     @pytest.mark.parametrize("name", ["claude", "openai"])
-    @pytest.mark.parametrize("key", ["sk-very-secret-key-1\n", "sk-very secret", "sk-verys\u00e9cret"])
+    @pytest.mark.parametrize("key", ["{}\n", "{} secret", "{}s\u00e9cret"])
     async def test_a_key_that_cannot_be_sent(self, server: WireServer, name: str, key: str) -> None:
         """The client's own error would show it; ours says what is wrong, and nothing was sent."""
-        error = await error_of(adapter_of(name, server, key=key))
+        error = await error_of(adapter_of(name, server, key=key.format(self.KEY)))
 
         shown = "".join(traceback.format_exception(error))
         assert (error.code, error.billed) == ("ERR_LLM_AUTH_FAILED", "no")

@@ -24,6 +24,7 @@ from app.skills.llm_invoke_v2 import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from tests.support.planted import planted
 from tests.support.wire import WireServer
 
 AT = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]}
@@ -492,7 +493,7 @@ class TestCredentials:
         """Without a new adapter; the old one is not sent again."""
         server._key = None
         for make in (claude, openai):
-            keys = [Credential("sk-second-key-00002", "2"), Credential("sk-first-key-000001", "1")]
+            keys = [Credential(planted("provider.second_key"), "2"), Credential(planted("provider.first_key"), "1")]
             adapter = make(server)
             adapter._api_key = keys.pop
 
@@ -501,7 +502,7 @@ class TestCredentials:
             await adapter.aclose()
 
             sent_keys = [call.headers["authorization"] for call in server.calls[-2:]]
-            assert sent_keys == ["Bearer sk-first-key-000001", "Bearer sk-second-key-00002"]
+            assert sent_keys == [f"Bearer {planted(f'provider.{which}_key')}" for which in ("first", "second")]
 
     async def test_a_server_of_ones_own_needs_no_key(self) -> None:
         """No key is made up from the environment either."""

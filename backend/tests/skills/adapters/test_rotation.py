@@ -10,9 +10,10 @@ from app.secrets.rotating import RotatingCredential
 from app.skills.adapters.claude_adapter import ClaudeAdapter
 from app.skills.adapters.openai_adapter import OpenAIAdapter
 from app.skills.llm_invoke_v2 import LLMAdapter, StreamEnd
+from tests.support.planted import planted
 from tests.support.wire import WireServer
 
-OLD, NEW = Credential("sk-test-the-old-key", "1"), Credential("sk-test-the-new-key", "2")
+OLD, NEW = Credential(planted("provider.old_key"), "1"), Credential(planted("provider.new_key"), "2")
 
 
 def adapter_of(name: str, source: CredentialSource, server: WireServer) -> LLMAdapter:

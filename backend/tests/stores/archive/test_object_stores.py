@@ -16,6 +16,7 @@ from app.stores.archive.contract import ObjectStore
 from app.stores.archive.directory import DirectoryArchive
 from app.stores.archive.memory import MemoryArchive
 from app.stores.archive.r2 import R2Archive
+from tests.support.planted import planted
 from tests.support.servers.s3 import S3Server
 
 from .below import Below
@@ -125,12 +126,12 @@ class TestR2Archive(ObjectStoreContract):
 
     async def test_wrong_credentials_are_a_configuration_error(self, server: S3Server) -> None:
         """A secret that is not accepted is told as such, with the variables and without the secret."""
-        archive = _r2(server, secret="not-the-secret")
+        archive = _r2(server, secret=planted("archive.wrong_secret"))
 
         for verb in (archive.put_new(KEY, DATA), archive.get(KEY), archive.size(KEY), keys(archive, "v1/")):
             with pytest.raises(ConfigurationError, match="R2_SECRET_ACCESS_KEY") as caught:
                 await verb
-            assert "not-the-secret" not in str(caught.value)
+            assert planted("archive.wrong_secret") not in str(caught.value)
 
     async def test_a_bucket_that_is_not_there_is_a_configuration_error(self, server: S3Server) -> None:
         """A bucket that does not exist is told as such, and not as an object that is missing."""

@@ -7,6 +7,8 @@ import base64
 import random
 import statistics
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -286,6 +288,42 @@ def plans(database: Database) -> dict[str, str]:
     return {name: plan(database, pg.STATEMENTS.text(name), values_of(name)) for name in names}
 
 
+def plans_inside_of_append(database: Database) -> str:
+    """Return how the statements of the function run that records a step, after a session has called it often."""
+    told: list[str] = []
+    with psycopg.connect(database.dsn, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+        connection.execute("LOAD 'auto_explain'")
+        connection.execute("SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on")
+        connection.execute("SET client_min_messages = log")
+        for number in range(10):
+            values = {**VALUES, "step_id": f"s{number}", "token": None, "version": None}
+            connection.execute(pg.STATEMENTS.text("append"), values)
+        connection.rollback()
+    inside = [text for text in told if "UPDATE nova_runs" in text]
+    assert len(inside) == 10
+    return inside[-1]
+
+
+@pytest.mark.parametrize("when", ["nothing is known", "it is known to be empty", "it is full"])
+async def test_a_step_finds_its_run_by_its_key_whatever_the_planner_knows(bare_database: Database, when: str) -> None:
+    """A server session keeps the plan while the tables grow, so it must never be one that suits small tables only."""
+    store = CheckpointStore(fixed(bare_database.dsn))
+    await store.create("r1")
+    await store.close()
+    if when == "it is full":
+        bare_database.rows("TRUNCATE nova_runs CASCADE")
+        fill(bare_database)
+    elif when == "it is known to be empty":
+        bare_database.rows("VACUUM ANALYZE")
+
+    text = plans_inside_of_append(bare_database)
+
+    assert "nova_runs_by_id" in text
+    assert "nova_steps_by_id" in text
+    assert "Seq Scan" not in text
+
+
 async def test_every_lookup_goes_by_an_index(database: Database) -> None:
     """No statement reads a whole table."""
     fill(database)
@@ -361,3 +399,27 @@ async def test_a_replay_is_no_error_of_the_server(store: CheckpointStore, databa
         assert (await store.append("r", "s", 1, token=token)).replayed
 
     assert database.server.log.count("nova_steps_by_id") == lines
+
+
+async def test_claimers_do_not_stand_in_each_others_way(database: Database) -> None:
+    """Sixteen processes that claim at once need a few statements for a run, however many of them there are."""
+    stores = [CheckpointStore(fixed(database.dsn), pool_size=1) for _ in range(16)]
+    for number in range(160):
+        await stores[0].create(f"r{number}")
+    for store in stores:
+        await store.head("r0")
+    counter = Counter(database)
+    counter.reset()
+    claimed: list[str] = []
+
+    async def work(store: CheckpointStore, host: str) -> None:
+        while claim := await store.claim_any(holder=replace(A, host=host), idle=timedelta(0)):
+            claimed.append(claim.head.run_id)
+
+    await asyncio.gather(*(work(store, f"h{number}") for number, store in enumerate(stores)))
+    for store in stores:
+        await store.close()
+
+    assert sorted(claimed) == sorted(f"r{number}" for number in range(160))
+    # 6 by measurement; 33 where all of them walk the list in its order.
+    assert sum(counter.statements().values()) < 12 * 160

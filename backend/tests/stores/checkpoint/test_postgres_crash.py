@@ -202,7 +202,7 @@ class Noting(CheckpointStore):
 
 @pytest.mark.parametrize("kills", [2, pytest.param(25, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 def test_a_server_killed_under_sixteen_runs(kills: int) -> None:
-    """After each SIGKILL of the server every acknowledged step is there; the runs end as if nothing had happened."""
+    """After each SIGKILL of the server every acknowledged step is there; the runs go on as if nothing had happened."""
     with PostgresServer() as server:
         store = asyncio.run(sixteen_runs(server, kills=kills))
         asyncio.run(check_runs(server, store))
@@ -282,5 +282,6 @@ async def check_runs(server: PostgresServer, noted: Noting) -> None:
         assert state.head.head_hash == undisturbed.head.head_hash
         acknowledged = {step: output for (run, step), output in noted.acknowledged.items() if run == run_id}
         assert acknowledged.items() <= state.step_outputs.items()
-        assert noted.tokens[run_id] == sorted(set(noted.tokens[run_id]))
+        # No run stopped: its writes were tried again until the server was back.
+        assert len(noted.tokens[run_id]) == 1
     await store.close()

@@ -21,13 +21,14 @@ from app.errors import (
 from app.stores.checkpoint.contract import RunStatus
 from app.stores.checkpoint.postgres import CheckpointStore
 from app.stores.postgres.failures import translated
+from tests.support.planted import planted
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxy import FaultProxy
 
 from .conftest import Database
 from .contract import A
 
-SECRET = "hunter2-s3cr3t"
+SECRET = planted("postgres.password")
 
 
 @pytest.fixture(autouse=True)

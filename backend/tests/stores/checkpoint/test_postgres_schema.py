@@ -38,6 +38,13 @@ CATALOG = [
         " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped"
         " ORDER BY 1, 2"
     ),
+    (
+        "SELECT t.typname, t.typbasetype::regtype::text, t.typcollation::regcollation::text,"
+        " pg_get_constraintdef(c.oid)"
+        " FROM pg_type AS t LEFT JOIN pg_constraint AS c ON c.contypid = t.oid"
+        " WHERE t.typnamespace = 'public'::regnamespace AND t.typtype = 'd' ORDER BY 1, 4"
+    ),
+    "SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1, 2",
     "SELECT component, version FROM nova_schema ORDER BY 1, 2",
 ]
 

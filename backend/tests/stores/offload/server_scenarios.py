@@ -15,6 +15,7 @@ from app.stores.archive.r2 import R2Archive
 from app.stores.offload.daily import run_daily
 from tests.stores.archive.below import Below
 from tests.support.crash import Child
+from tests.support.servers.s3 import S3Server
 
 DAY = timedelta(days=1)
 
@@ -54,8 +55,8 @@ async def daily_job(child: Child) -> None:
         R2Archive(
             where["bucket"],
             endpoint=where["endpoint"],
-            access_key_id=fixed(where["access_key_id"]),
-            secret_access_key=fixed(where["secret_access_key"]),
+            access_key_id=fixed(S3Server.access_key_id),
+            secret_access_key=fixed(S3Server.secret_access_key),
         ),
         prefix=where["prefix"],
     )

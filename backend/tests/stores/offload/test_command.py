@@ -20,8 +20,11 @@ from app.stores.checkpoint.contract import RunStatus
 from app.stores.checkpoint.sqlite import SqliteCheckpointStore
 from app.stores.checkpoint_offload import offload_old_checkpoints
 from app.stores.offload.command import OffloadExit, run
+from tests.support.planted import planted
 
 from .world import holder
+
+SECRET = planted("archive.url_password")
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +177,7 @@ def test_damage_ends_it_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str
                 "R2_BUCKET": "b",
                 "R2_ENDPOINT": "r2.example",
                 "R2_ACCESS_KEY_ID": "i",
-                "R2_SECRET_ACCESS_KEY": "s3cret",
+                "R2_SECRET_ACCESS_KEY": SECRET,
             },
             "R2_ENDPOINT",
         ),
@@ -182,7 +185,7 @@ def test_damage_ends_it_with_5(tmp_path: Path, capsys: pytest.CaptureFixture[str
             {
                 "NOVA_ARCHIVE_DIR": None,
                 "R2_BUCKET": "b",
-                "R2_ENDPOINT": "http://key:s3cret@127.0.0.1:1",
+                "R2_ENDPOINT": f"http://key:{SECRET}@127.0.0.1:1",
                 "R2_ACCESS_KEY_ID": "i",
                 "R2_SECRET_ACCESS_KEY": "another",
             },
@@ -204,7 +207,7 @@ def test_what_is_missing_is_named_with_6(
 
     assert code == OffloadExit.CONFIGURATION
     assert named in err
-    assert "s3cret" not in err
+    assert SECRET not in err
     with pytest.raises(ConfigurationError):
         asyncio.run(offload_old_checkpoints(older_than_days=3))
 

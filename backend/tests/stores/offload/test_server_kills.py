@@ -94,8 +94,6 @@ class _Kills:
                 "now_ms": world.clock.now_ms,
                 "endpoint": self._s3.endpoint,
                 "bucket": self._s3.bucket,
-                "access_key_id": self._s3.access_key_id,
-                "secret_access_key": self._s3.secret_access_key,
                 "prefix": archive.prefix,
             }
             self._order.write_text(json.dumps(where))

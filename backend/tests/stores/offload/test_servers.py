@@ -18,6 +18,7 @@ from app.stores import close_stores, get_checkpoint_store
 from app.stores.checkpoint.contract import RunState, RunStatus
 from app.stores.offload.command import OffloadExit
 from tests.stores.checkpoint.conftest import Database
+from tests.support.planted import planted
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.s3 import S3Server
 
@@ -48,7 +49,7 @@ def program(*arguments: str) -> tuple[int, dict[str, Any]]:
         check=False,
         env=os.environ,
     )
-    assert "nova-test-secret" not in ran.stdout + ran.stderr
+    assert S3Server.secret_access_key not in ran.stdout + ran.stderr
     return ran.returncode, json.loads(ran.stdout)
 
 
@@ -77,7 +78,7 @@ def test_the_daily_job_on_postgresql_and_s3(server: S3Server, monkeypatch: pytes
     assert program("verify")[1]["right"] == 1
 
     with monkeypatch.context() as wrong:
-        wrong.setenv("R2_SECRET_ACCESS_KEY", "nova-test-secret-that-is-wrong")
+        wrong.setenv("R2_SECRET_ACCESS_KEY", planted("archive.wrong_secret"))
         code, told = program("--older-than", "0")
         assert (code, told["error"]["code"]) == (OffloadExit.CONFIGURATION, "ERR_CONFIGURATION")
 

@@ -7,8 +7,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app.errors import ConfigurationError
 from app.stores.postgres.address import parse_address
+from tests.support.planted import planted
 
-SECRET = "hunter2-s3cr3t"
+SECRET = planted("postgres.parsed_password")
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg", "POSTGRES"])

@@ -9,8 +9,9 @@ import pytest
 
 from app.errors import ConfigurationError
 from app.stores.redis.address import Address, Tls, parse_address, tls_context
+from tests.support.planted import planted
 
-SECRET = "tops3cret"
+SECRET = planted("redis.parsed_password")
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,12 @@ from app.credentials import Credential, fixed
 from app.errors import BudgetStoreUnavailableError, ConfigurationError, StoreDamagedError
 from app.stores.redis.connection import RedisConnection
 from app.stores.redis.scripts import Script
+from tests.support.planted import planted
 from tests.support.servers.process import free_port
 from tests.support.servers.proxy import FaultProxy
 from tests.support.servers.valkey import ValkeyServer
 
-PASSWORD = "tops3cret"
+PASSWORD = planted("redis.password")
 BOUND_S = 10.0
 """Far more than any script may need."""
 
@@ -275,19 +276,20 @@ class TestCredentials:
         assert counted == 1
 
     @pytest.mark.parametrize(
-        ("credentials", "said"), [(f"someone:{PASSWORD}x@", "refuses the user name"), ("", "asks for a password")]
+        ("credentials", "said"), [("someone:{refused}@", "refuses the user name"), ("", "asks for a password")]
     )
     async def test_a_wrong_password_is_told_and_not_shown(self, credentials: str, said: str) -> None:
         """The error says which variable to correct, after one try; no part of it or of its causes has the password."""
         with await asyncio.to_thread(ValkeyServer, durable=False, requirepass=PASSWORD) as server:
-            connection = connect(f"redis://{credentials}127.0.0.1:{server.port}/0")
+            refused = planted("redis.refused_password")
+            connection = connect(f"redis://{credentials.format(refused=refused)}127.0.0.1:{server.port}/0")
             with pytest.raises(BudgetStoreUnavailableError, match=said) as caught:
                 await connection.run(COUNT, ["k"], [])
             await connection.close()
 
         error: BaseException | None = caught.value
         while error is not None:
-            assert PASSWORD not in f"{error!r} {error}"
+            assert refused not in f"{error!r} {error}"
             assert "someone" not in f"{error!r} {error}"
             error = error.__cause__ or error.__context__
 

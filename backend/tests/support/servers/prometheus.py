@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.support.searched.search import SEARCH
 from tests.support.servers.process import Server
 
 __all__ = ["PrometheusServer", "program"]
@@ -77,7 +78,9 @@ class PrometheusServer(Server):
     def ask(self, path: str, **parameters: str) -> Any:
         """Return the data of an answer of its interface."""
         with urlopen(f"{self.url}/api/v1/{path}?{urlencode(parameters)}", timeout=30) as answer:
-            return json.load(answer)["data"]
+            text = answer.read()
+        SEARCH.look(text, where="a scrape")
+        return json.loads(text)["data"]
 
     def query(self, expression: str) -> list[Any]:
         """Return the series of an instant query."""

@@ -9,12 +9,13 @@ import sysconfig
 from collections.abc import Mapping
 from typing import Final
 
+from tests.support.planted import planted
 from tests.support.servers.process import Server, free_port
 
 __all__ = ["S3Server"]
 
-ACCESS_KEY_ID: Final = "nova-test-key"
-SECRET_ACCESS_KEY: Final = "nova-test-secret"
+ACCESS_KEY_ID: Final = planted("archive.access_key_id")
+SECRET_ACCESS_KEY: Final = planted("archive.secret_access_key")
 
 
 def _binary() -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Literal
 
+from tests.support.planted import planted
 from tests.support.wire import anthropic_wire, openai_wire
 from tests.support.wire.reply import Refused, Reply, text_in
 
@@ -86,7 +87,7 @@ class WireServer:
     def __init__(
         self,
         *,
-        key: str | None = "sk-test-loopback-0123456789",
+        key: str | None = planted("provider.key"),
         answer: Callable[[str], str] = lambda prompt: f"You said: {prompt}",
         delay_s: float = 0.0,
         context_tokens: int = 100_000,
