@@ -7,10 +7,12 @@ import json
 import re
 import types
 import typing
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from grafana_foundation_sdk.models import dashboard as models
 from prometheus_client import CollectorRegistry
@@ -23,6 +25,7 @@ BOARD: dict[str, Any] = json.loads(OUTPUT.read_text())
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
+SCHEMA: dict[str, Any] = json.loads((Path(__file__).parent / "grafana-schema.json").read_text())
 
 
 def test_the_file_is_what_its_source_generates() -> None:
@@ -186,6 +189,70 @@ def test_every_field_is_one_that_grafana_has() -> None:
             check_object(target, queries, f"{where} query", problems)
 
     assert problems == []
+
+
+def problems_of(board: dict[str, Any]) -> list[str]:
+    """Return what of a dashboard is not as the schema of Grafana has it; it allows no field that it does not name."""
+    found: list[str] = []
+
+    def validate(name: str, value: Any, where: str) -> None:
+        errors = jsonschema.Draft7Validator(SCHEMA[name]).iter_errors(value)
+        found.extend(f"{where}: {error.message}" for error in errors)
+
+    validate("dashboard", board, "dashboard")
+    for panel in board["panels"]:
+        where = f"panel {panel.get('title')!r}"
+        if panel.get("type") == "row":
+            validate("row", panel, where)
+            continue
+        validate("panel", panel, where)
+        # The type of a panel leaves these two to its kind.
+        if panel.get("type") in SCHEMA:
+            validate(panel["type"], panel.get("options", {}), f"{where} options")
+        if panel.get("type") == "timeseries":
+            custom = panel["fieldConfig"]["defaults"].get("custom", {})
+            validate("timeseries_custom", custom, f"{where} custom")
+    return found
+
+
+def test_the_dashboard_is_valid_against_the_schema_of_grafana() -> None:
+    """That of the version which is deployed: dashboard, rows, panels, and the options of each kind of panel."""
+    deployed = re.search(r"image: grafana/grafana:(\S+)", (ROOT / "deploy" / "compose.yml").read_text())
+    assert deployed is not None
+    assert f"Grafana {deployed[1]} " in SCHEMA["$comment"], "run: deploy/grafana/schema.sh"
+    assert {panel["type"] for panel in PANELS} <= SCHEMA.keys()
+
+    assert problems_of(BOARD) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda board: board.update(refersh="30s"),
+        lambda board: board.pop("schemaVersion"),
+        lambda board: board["templating"]["list"][0].update(type="datasuorce"),
+        lambda board: board["time"].update(to=7),
+        lambda board: panel_of(board, "stat").update(gridPos={"w": "8", "h": 1, "x": 0, "y": 0}),
+        lambda board: panel_of(board, "stat").update(datasource="prometheus"),
+        lambda board: panel_of(board, "stat")["options"].update(colorMode="rainbow"),
+        lambda board: panel_of(board, "bargauge").setdefault("options", {}).update(orientaton="horizontal"),
+        lambda board: panel_of(board, "timeseries")["fieldConfig"]["defaults"].update(custom={"drawStyle": "lines"}),
+        lambda board: panel_of(board, "row").update(collapsed="no"),
+    ],
+    ids=["misspelt", "missing", "variable", "time", "number", "reference", "choice", "option", "custom", "row"],
+)
+def test_the_schema_refuses_what_grafana_does_not_have(change: Callable[[dict[str, Any]], object]) -> None:
+    """The check above can fail, at every depth."""
+    board = json.loads(OUTPUT.read_text())
+    change(board)
+
+    assert problems_of(board) != []
+
+
+def panel_of(board: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return the first panel of a kind."""
+    found: dict[str, Any] = next(panel for panel in board["panels"] if panel["type"] == kind)
+    return found
 
 
 @pytest.mark.parametrize(

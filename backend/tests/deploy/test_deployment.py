@@ -26,6 +26,7 @@ from app.settings import Settings
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+IMAGE_USER = 10001
 MANIFESTS: list[dict[str, Any]] = [
     manifest
     for path in (DEPLOY / "kubernetes" / "nova.yaml", DEPLOY / "offload" / "cronjob.yaml")
@@ -74,8 +75,9 @@ def pods() -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("name", "pod"), list(pods()), ids=lambda each: each if isinstance(each, str) else "")
 def test_every_pod_is_of_an_ordinary_user_who_can_change_nothing(name: str, pod: dict[str, Any]) -> None:
-    """Not root, no more rights, a root file system that is read only, and bounded memory."""
+    """The image's user, no more rights, a root file system that is read only, and bounded memory."""
     assert pod["securityContext"]["runAsNonRoot"] is True
+    assert {pod["securityContext"][name] for name in ("runAsUser", "fsGroup")} == {IMAGE_USER}
     for container in pod["containers"]:
         rights = container["securityContext"]
         assert rights["allowPrivilegeEscalation"] is False
@@ -86,9 +88,17 @@ def test_every_pod_is_of_an_ordinary_user_who_can_change_nothing(name: str, pod:
 
 def test_the_image_is_of_an_ordinary_user() -> None:
     """The last USER is a number, which Kubernetes can tell from root."""
-    users = re.findall(r"^USER (\S+)", (DEPLOY / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+    dockerfile = (DEPLOY / "docker" / "Dockerfile").read_text()
 
-    assert users == ["10001"]
+    assert re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE) == [str(IMAGE_USER)]
+    assert f"useradd --uid {IMAGE_USER} " in dockerfile
+    assert f"runs as user {IMAGE_USER}" in (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+    # Nothing else in the files of the deployment chooses another.
+    chosen = re.findall(
+        r"\b(?:runAsUser|runAsGroup|fsGroup|user): *['\"]?(\d+)",
+        "".join(path.read_text() for path in DEPLOY.rglob("*.y*ml")),
+    )
+    assert set(chosen) == {str(IMAGE_USER)}
 
 
 def test_every_variable_is_one_that_nova_reads() -> None:
