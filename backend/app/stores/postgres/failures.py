@@ -14,7 +14,7 @@ __all__ = ["is_connection_loss", "is_refused_login", "is_transient_conflict", "t
 _DAMAGED: Final = {
     "42P01": "lacks a table of Nova's. Run `nova db migrate`, or correct the search_path",
     "42703": "has tables of another version of Nova. Run `nova db migrate`",
-    "42883": "lacks a function that Nova needs; PostgreSQL 13 or newer has it",
+    "42883": "lacks a function: it is older than PostgreSQL 13, or has no nova_append in its search_path",
     "XX001": "is damaged. Restore it from a backup",
     "XX002": "has a damaged index. Rebuild it with REINDEX",
 }

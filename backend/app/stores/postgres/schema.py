@@ -33,6 +33,15 @@ _CREATE: Final = (
     b"CREATE TABLE IF NOT EXISTS nova_schema (component text NOT NULL, version integer NOT NULL,"
     b" applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (component, version))"
 )
+_ISOLATED: Final = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+"""Where the user's default is another, what is read after waiting for the lock would be as it was before."""
+
+_WHERE_IT_IS: Final = (
+    b"SELECT set_config('search_path', quote_ident(n.nspname) || ', ' || current_setting('search_path'), true)"
+    b" FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass('nova_schema')"
+)
+"""Tables that are found are changed where they are, not made anew in a schema that stands before theirs."""
+
 _RECORD: Final = b"INSERT INTO nova_schema (component, version) VALUES (%s, %s)"
 
 
@@ -63,7 +72,9 @@ async def migrate(connection: Connection, *, database: str) -> tuple[ComponentVe
         StoreDamagedError: a newer Nova wrote to the database; nothing was changed.
     """
     async with connection.transaction():
+        await connection.execute(_ISOLATED)
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        await connection.execute(_WHERE_IT_IS)
         await connection.execute(_CREATE)
         for found in await versions(connection):
             _refuse_newer(found, database=database)

@@ -299,6 +299,17 @@ async def test_tables_that_are_gone_are_told_as_such(bare_database: Database) ->
     await store.close()
 
 
+async def test_a_function_that_is_gone_is_told_as_such(bare_database: Database) -> None:
+    """A step says which function is missing, and where it is to be had."""
+    store = CheckpointStore(fixed(bare_database.dsn))
+    await store.create("r")
+    bare_database.rows("DROP FUNCTION nova_append")
+
+    with pytest.raises(StoreDamagedError, match="no nova_append in its search_path"):
+        await store.append("r", "s", 1, expected_version=0)
+    await store.close()
+
+
 @pytest.mark.parametrize(
     ("url", "match"),
     [

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from blockbuster import BlockBuster
 
@@ -82,8 +83,10 @@ async def test_the_first_use_makes_the_tables(bare_database: Database) -> None:
     await store.close()
 
 
-async def test_twelve_processes_that_begin_at_once_migrate_once(bare_database: Database) -> None:
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+async def test_twelve_processes_that_begin_at_once_migrate_once(bare_database: Database, isolation: str) -> None:
     """Stores that meet an empty database at the same moment take turns, and all of them work."""
+    bare_database.rows(f"ALTER DATABASE {bare_database.name} SET default_transaction_isolation = '{isolation}'")
     stores = [CheckpointStore(fixed(bare_database.dsn)) for _ in range(12)]
 
     await asyncio.gather(*(store.create(f"r{number}") for number, store in enumerate(stores)))
@@ -94,6 +97,50 @@ async def test_twelve_processes_that_begin_at_once_migrate_once(bare_database: D
     assert bare_database.value("SELECT count(*) FROM nova_runs") == 12
     for store in stores:
         await store.close()
+
+
+def at_version(database: Database, version: int) -> None:
+    """Make the tables as a Nova did that knew so many migrations."""
+    database.rows(schema._CREATE.decode())
+    for number, script in enumerate(schema._migrations("checkpoint")[:version], start=1):
+        database.rows(script)
+        database.rows("INSERT INTO nova_schema (component, version) VALUES ('checkpoint', %s)", number)
+
+
+async def test_a_migration_hides_nothing_from_those_who_read(bare_database: Database) -> None:
+    """A program with an older snapshot finds the runs afterwards, because their table is not written anew."""
+    at_version(bare_database, 2)
+    bare_database.rows(
+        "INSERT INTO nova_runs (created_ms, updated_ms, lease_token, version, next_step_index, head_hash, tenant_id,"
+        " run_id, root_run_id, workflow, workflow_version, status, inputs_digest)"
+        " VALUES (0, 0, 0, 0, 0, '', 'default', 'r', 'r', '', '', 'running', '')"
+    )
+    store = CheckpointStore(fixed(bare_database.dsn))
+
+    with psycopg.connect(bare_database.dsn) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT 1")
+        await store.database.migrate()
+        found = reader.execute("SELECT run_id FROM nova_runs").fetchall()
+
+    assert found == [("r",)]
+    assert (await store.database.status()).current
+    await store.close()
+
+
+async def test_tables_are_migrated_where_they_lie(bare_database: Database) -> None:
+    """Whoever has a schema of their own in front of Nova's changes Nova's, and makes nothing beside it."""
+    at_version(bare_database, 2)
+    bare_database.rows('CREATE SCHEMA "postgres"')
+    store = CheckpointStore(fixed(bare_database.dsn))
+
+    await store.create("r")
+    await store.append("r", "s", 1, expected_version=0)
+
+    assert bare_database.value("SELECT count(*) FROM public.nova_steps") == 1
+    assert bare_database.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'postgres'::regnamespace") == 0
+    assert bare_database.value("SELECT count(*) FROM pg_proc WHERE pronamespace = 'postgres'::regnamespace") == 0
+    await store.close()
 
 
 async def test_without_auto_migrate_the_tables_are_left_alone(bare_database: Database) -> None:
