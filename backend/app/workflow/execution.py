@@ -140,7 +140,7 @@ class Execution:
         try:
             await first_of(body, self.stop.wait())
             # Steps under way are finished and recorded, and no other begins, unless the stop is one at once.
-            self.stop.request(StopCause.DRAINED)
+            self.stop.end()
             await first_of(self.run.idle(), self.stop.wait_at_once())
         finally:
             if timer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -31,22 +31,27 @@ _AT_ONCE = frozenset({StopCause.DEADLINE, StopCause.LOST, StopCause.ABORTED})
 
 
 class Stop:
-    """The one place where a run learns that it must stop. The first cause holds; but "at once" wins over gently."""
+    """The one place where a run learns that it must stop. The first cause holds; but "at once" wins over gently.
+
+    Attributes:
+        hurried: somebody waits for the run to stop; not where it only came to its end, or to its budget's.
+    """
 
     def __init__(self) -> None:
         self.cause: StopCause | None = None
         self.error: Exception | None = None
+        self.hurried = False
         self._requested = asyncio.Event()
         self._at_once = asyncio.Event()
 
     def request(self, cause: StopCause, error: Exception | None = None) -> None:
         """Ask the run to stop; later requests of the same urgency change nothing."""
-        urgent = cause in _AT_ONCE
-        if self.cause is None or (urgent and not self.at_once):
-            self.cause, self.error = cause, error
-        self._requested.set()
-        if urgent:
-            self._at_once.set()
+        self.hurried = self.hurried or cause is not StopCause.PARKED
+        self._close(cause, error)
+
+    def end(self) -> None:
+        """Say that the workflow ended: no step of it begins any more, and what is under way has its time."""
+        self._close(StopCause.DRAINED, None)
 
     @property
     def requested(self) -> bool:
@@ -66,6 +71,14 @@ class Stop:
         """Return when a stop at once is requested."""
         await self._at_once.wait()
 
+    def _close(self, cause: StopCause, error: Exception | None) -> None:
+        urgent = cause in _AT_ONCE
+        if self.cause is None or (urgent and not self.at_once):
+            self.cause, self.error = cause, error
+        self._requested.set()
+        if urgent:
+            self._at_once.set()
+
 
 async def first_of(*waits: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
     """Return when one of ``waits`` is done; coroutines are then cancelled, futures are left as they are."""
@@ -79,12 +92,19 @@ async def first_of(*waits: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> No
         await asyncio.gather(*owned, return_exceptions=True)
 
 
-async def finish_anyway(action: Awaitable[T]) -> T:
-    """Await a short action to its end even if the caller is cancelled meanwhile; the cancellation follows then."""
+async def finish_anyway(action: Awaitable[T], *, on_cancel: Callable[[], None] | None = None) -> T:
+    """Await a short action to its end even if the caller is cancelled meanwhile; the cancellation follows then.
+
+    Args:
+        action: the action.
+        on_cancel: tells the action that somebody waits for its end.
+    """
     task = asyncio.ensure_future(action)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        if on_cancel is not None:
+            on_cancel()
         while not task.done():
             # A second cancellation does not cut it either: a write under way must be known to stand or not.
             with contextlib.suppress(asyncio.CancelledError):

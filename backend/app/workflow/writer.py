@@ -32,7 +32,7 @@ Sleep = Callable[[float], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 _TRIES: Final = 4
-"""Where the run stops anyway: about as long as somebody waits who pressed Ctrl-C."""
+"""At least, also where one try takes longer than a lease; and at most where somebody waits who pressed Ctrl-C."""
 
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 3.0
@@ -85,11 +85,13 @@ class RunWriter:
             StateNotStorableError: the output cannot be stored; nothing was written.
             CheckpointStoreUnavailableError: the store did not answer; the stop has been requested.
         """
+        cancelled = asyncio.Event()
 
         async def write() -> None:
             async with self._turn:
                 await self._insist(
                     "append",
+                    cancelled,
                     lambda: self._checkpoints.append(
                         self._run_id,
                         step_id,
@@ -101,7 +103,7 @@ class RunWriter:
                     ),
                 )
 
-        await finish_anyway(write())
+        await finish_anyway(write(), on_cancel=cancelled.set)
 
     async def finish(
         self,
@@ -112,9 +114,11 @@ class RunWriter:
         waiting_for: WaitingFor | None = None,
     ) -> None:
         """End or park the run and give up its lease; errors as for :meth:`append`."""
+        cancelled = asyncio.Event()
         await finish_anyway(
             self._insist(
                 "finish",
+                cancelled,
                 lambda: self._checkpoints.finish(
                     self._run_id,
                     status,
@@ -124,7 +128,8 @@ class RunWriter:
                     token=self._token,
                     tenant_id=self._tenant_id,
                 ),
-            )
+            ),
+            on_cancel=cancelled.set,
         )
         self._holds_lease = False
 
@@ -150,7 +155,9 @@ class RunWriter:
         except CheckpointError as error:
             await self._ended(error)
 
-    async def _insist(self, name: Literal["append", "finish"], verb: Callable[[], Awaitable[T]]) -> T:
+    async def _insist(
+        self, name: Literal["append", "finish"], cancelled: asyncio.Event, verb: Callable[[], Awaitable[T]]
+    ) -> T:
         clock = asyncio.get_running_loop().time
         end = clock() + self._patience_s
         waited_s = 0.0
@@ -161,8 +168,10 @@ class RunWriter:
             except CheckpointStoreUnavailableError as error:
                 wait_s = min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S)
                 waited_s += wait_s
-                stopping = self._stop.requested and attempt >= _TRIES
-                if stopping or waited_s > self._patience_s or clock() + wait_s > end:
+                tried = attempt >= _TRIES
+                waited = waited_s > self._patience_s or clock() + wait_s > end
+                hurried = self._stop.hurried or cancelled.is_set()
+                if (tried and waited) or (hurried and (tried or waited)):
                     self._stop.request(StopCause.INTERRUPTED, error)
                     raise
                 if attempt == 1:

@@ -22,7 +22,7 @@ from app.stores.checkpoint.contract import CheckpointStorage, RunStatus
 from app.workflow.engine import Run, StepContext, Workflow, workflow
 from app.workflow.policies import RetryPolicy
 
-from .support import Memory, MortalStore, ProcessDiedError, forgiving_store, runner_on
+from .support import Memory, MortalStore, ProcessDiedError, forgiving_store, refused, runner_on
 
 
 @dataclass(frozen=True)
@@ -323,11 +323,12 @@ async def noted_once(run: Run) -> str:
 
 
 class Away:
-    """A store that takes no append for so many seconds, as its clients wait them."""
+    """A store that takes no append, or no end of a run, for so many seconds, as its clients wait them."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, verb: str = "append") -> None:
         self._inner = forgiving_store()
         self._seconds = seconds
+        self._verb = verb
         self.waited = 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -335,9 +336,17 @@ class Away:
 
     async def append(self, *args: Any, **options: Any) -> Any:
         """Append once the time is over."""
-        if self.waited < self._seconds:
-            raise CheckpointStoreUnavailableError("it restarts")
+        self._answer("append")
         return await self._inner.append(*args, **options)
+
+    async def finish(self, *args: Any, **options: Any) -> Any:
+        """End the run once the time is over."""
+        self._answer("finish")
+        return await self._inner.finish(*args, **options)
+
+    def _answer(self, verb: str) -> None:
+        if verb == self._verb and self.waited < self._seconds:
+            raise CheckpointStoreUnavailableError("it restarts")
 
     async def sleep(self, seconds: float) -> None:
         """Let time pass."""
@@ -356,6 +365,58 @@ async def test_a_run_outlives_a_store_that_is_away_for_less_than_a_lease(caplog:
     assert [record.getMessage() for record in caplog.records] == [
         "run r: it restarts; the append is tried again for 30 s"
     ]
+
+
+@workflow(version="1")
+async def over_budget(run: Run) -> None:
+    """Take a step that its budget refuses."""
+    await run.step("refused", refuse)
+
+
+async def refuse() -> None:
+    """Be refused by a budget."""
+    raise refused()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(noted_once, RunStatus.COMPLETED), (over_budget, RunStatus.WAITING)], ids=["end", "park"]
+)
+async def test_the_end_of_a_run_waits_for_its_store_as_its_steps_do(code: Any, status: RunStatus) -> None:
+    """A restart of the store in the moment when a run ends, or is parked, is waited for."""
+    store = Away(25.0, verb="finish")
+
+    outcome = await runner_on(store, sleep=store.sleep).start(code, run_id="r")
+    head = await store.head("r")
+
+    assert (outcome.status, head.status, head.lease) == (status, status, None)
+    assert 25 <= store.waited <= 30
+
+
+async def test_a_write_is_tried_again_also_where_a_try_takes_longer_than_a_lease() -> None:
+    """A store that was silent for the length of a lease is asked anew: its successor may answer at once."""
+    store = Away(1.0)
+
+    outcome = await runner_on(store, sleep=store.sleep, lease=timedelta(milliseconds=10)).start(noted_once, run_id="r")
+
+    assert outcome.status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize("verb", ["append", "finish"])
+async def test_a_run_that_is_cancelled_waits_for_its_store_a_moment_only(verb: str) -> None:
+    """Who cancels a run while its store is away is not made to wait for the length of a lease."""
+    store = Away(1000.0, verb=verb)
+
+    async def sleep(seconds: float) -> None:
+        running.cancel()
+        for _ in range(20):  # until the step has heard of it
+            await asyncio.sleep(0)
+        await store.sleep(seconds)
+
+    running = asyncio.create_task(runner_on(store, sleep=sleep).start(noted_once, run_id="r"))
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert store.waited < 2
 
 
 async def test_a_store_is_not_waited_for_longer_than_a_lease_lasts() -> None:
