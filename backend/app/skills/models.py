@@ -11,7 +11,7 @@ from app.skills.model_ends import END_OF_LIFE
 from app.skills.model_facts import ModelFacts, Sampling
 from app.skills.model_table import FAMILIES
 
-__all__ = ["DEFAULT_MODELS", "ModelFacts", "Sampling", "end_of_life_warning", "facts"]
+__all__ = ["DEFAULT_MODELS", "ModelFacts", "Sampling", "current_models", "end_of_life_warning", "facts"]
 
 DEFAULT_MODELS: Final = {"claude": "claude-sonnet-5-5", "openai": "gpt-4o-mini", "stub": "stub-1"}
 """The model of a call that names none, by adapter. Sonnet 5.5 is the newest that the SDK lists and that has a price."""
@@ -32,6 +32,14 @@ def facts(provider: str, model: str) -> ModelFacts:
             ends = END_OF_LIFE.get(provider, {}).get(name)
             return found if ends is None else found.with_changes(end_of_life=ends)
     raise AssertionError("the last pattern of each provider matches every name")
+
+
+def current_models(provider: str, *, today: date) -> list[str]:
+    """Return the names of a provider's models that have not ended, those of an unknown provider: none."""
+    from app.skills.model_names import MODEL_NAMES
+
+    ends = ((name, facts(provider, name).end_of_life) for name in MODEL_NAMES.get(provider, ()))
+    return [name for name, end in ends if end is None or end > today]
 
 
 def end_of_life_warning(provider: str, model: str, *, today: date) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from urllib.request import urlopen
@@ -12,6 +13,9 @@ from urllib.request import urlopen
 import pytest
 
 from app.cli.reconciling import increase
+from app.skills.model_names import MODEL_NAMES
+from app.skills.models import current_models
+from app.skills.pricing import get_price_book
 
 from .harness import Nova, Start
 
@@ -66,7 +70,7 @@ def test_a_command_writes_what_it_counted(nova: Nova, tmp_path: Path, start: Sta
 
 
 def test_a_process_shows_its_own_metrics_with_its_models_at_zero(start: Start) -> None:
-    """NOVA_METRICS_PORT: before the first call every series of the default model is there at zero."""
+    """NOVA_METRICS_PORT: before the first call every series of each current model with a price is there at zero."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -76,10 +80,20 @@ def test_a_process_shows_its_own_metrics_with_its_models_at_zero(start: Start) -
     )
     shown = _run(program, NOVA_METRICS_PORT=str(port), LLM_ADAPTER="openai", OPENAI_API_KEY="sk-none-at-all")
 
-    for model in ("gpt-4o-mini", "other"):
+    prices = get_price_book()
+    current = current_models("openai", today=datetime.now(UTC).date())
+    priced = [model for model in current if prices.is_priced(provider="openai", model=model)]
+    ended = set(MODEL_NAMES["openai"]) - set(current)
+    assert len(priced) > 20
+    for model in (*priced, "other"):
         assert f'nova_llm_cost_cents_total{{model="{model}",provider="openai"}} 0.0' in shown
         assert f'nova_llm_tokens_total{{model="{model}",provider="openai",token_type="input"}} 0.0' in shown
         assert f'nova_llm_invocations_total{{model="{model}",provider="openai",status="rate_limited"}} 0.0' in shown
+    assert not any(f'model="{model}"' in shown for model in ended)
+    # So many and no more, whatever the table grows to: a dozen each.
+    of_models = [line for line in shown.splitlines() if "model=" in line and "_created" not in line]
+    assert len(of_models) <= 12 * (len(priced) + 1)
+    assert len(of_models) < 2_000
     assert 'nova_budget_uncertain_total{reason="unknown"} 0.0' in shown
     assert 'nova_lease_losses_total{kind="run"} 0.0' in shown
 

@@ -78,14 +78,23 @@ async def close_adapters() -> None:
 
 
 def _expose(choice: AdapterChoice, settings: Settings) -> None:
-    """Show this process's metrics to Prometheus, with the series of the models that it will most likely use at zero."""
+    """Show this process's metrics to Prometheus, with the series of its models at zero.
+
+    Where Nova serves them, these are all that the adapter's provider offers today: some call may name any of them, and
+    what its first call costs would be in no increase. They are a dozen series each, and at most some sixty models.
+    """
+    from datetime import UTC, datetime
+
     from app.exposition import expose_as_configured
     from app.skills.adapters.metrics import OTHER_MODEL, show_at_zero
-    from app.skills.models import DEFAULT_MODELS
+    from app.skills.models import DEFAULT_MODELS, current_models
     from app.skills.pricing import get_price_book
 
     prices = get_price_book(settings)
-    for model in (choice.default_model, DEFAULT_MODELS[choice.adapter_id], OTHER_MODEL):
+    models = [choice.default_model, DEFAULT_MODELS[choice.adapter_id], OTHER_MODEL]
+    if settings.nova_metrics_port is not None:
+        models += current_models(choice.adapter_id, today=datetime.now(UTC).date())
+    for model in models:
         if model == OTHER_MODEL or prices.is_priced(provider=choice.adapter_id, model=model):
             show_at_zero(choice.adapter_id, model)
     expose_as_configured(settings)
