@@ -42,13 +42,16 @@ def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidInputError: a single str, no sequence, none, too many, one named twice, or no name.
     """
-    if isinstance(scopes, (str, bytes)) or not isinstance(scopes, Sequence):
+    if not isinstance(scopes, (list, tuple)) and (isinstance(scopes, (str, bytes)) or not isinstance(scopes, Sequence)):
         raise InvalidInputError(f"scopes must be a list or tuple of names, not {type(scopes).__name__}")
     if not 1 <= len(scopes) <= MAX_SCOPES:
         raise InvalidInputError(f"a hold names 1 to {MAX_SCOPES} scopes ({len(scopes)} given)")
     names = tuple(scopes)
-    # Most calls of a program name the same scopes. What is no str may not be hashable; it is refused all the same.
-    return _sorted_before(names) if all(type(name) is str for name in names) else _sorted(names)
+    try:
+        return _sorted_before(names)
+    except TypeError:
+        # One of them cannot be hashed, and so is no str.
+        return _sorted(names)
 
 
 def _sorted(scopes: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,6 +63,7 @@ def _sorted(scopes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _sorted_before: Final = lru_cache(maxsize=1024)(_sorted)
+"""Most calls of a program name the same scopes."""
 
 
 def check_lease(lease: timedelta) -> timedelta:

@@ -62,6 +62,7 @@ _HOLDS: Final = budget_script("holds", "rarely")
 _REPAIR: Final = budget_script("repair", "rarely")
 _STOP: Final = budget_script("stop")
 _REPAIR_TRIES: Final = 5
+_MS: Final = timedelta(milliseconds=1)
 
 _STATES: Final = {HoldState.HELD: "h", HoldState.SETTLED: "s", HoldState.RELEASED: "r", HoldState.EXPIRED: "e"}
 
@@ -105,7 +106,7 @@ class RedisBudgetStore:
         names = checks.check_scopes(scopes)
         lease = checks.check_lease(lease)
 
-        lease_ms = lease // timedelta(milliseconds=1)
+        lease_ms = lease // _MS
         what, now_ms, rest = await self._book.ask(
             _RESERVE, tenant_id, redis_book.CLEARED, hold_id, amount, lease_ms, packed_scopes(names), hold_id=hold_id
         )

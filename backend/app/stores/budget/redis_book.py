@@ -89,10 +89,12 @@ class RedisBook:
 
     async def ask(self, script: Script, tenant_id: str, *arguments: Word, hold_id: str | None = None) -> Answer:
         """Run a script that first writes ended leases down, until none is left and it has done its own work."""
-        answer = await self.run(script, tenant_id, SWEPT, *arguments, hold_id=hold_id)
-        while answer[0] == "again":
-            answer = await self.run(script, tenant_id, SWEPT_AGAIN, *arguments, hold_id=hold_id)
-        return answer
+        keys, now, swept = _keys(tenant_id, hold_id), self._now(), SWEPT
+        while True:
+            answer = _read(await self._connection.run(script, keys, (now, swept, *arguments)))
+            if answer[0] != "again":
+                return answer
+            now, swept = self._now(), SWEPT_AGAIN
 
     async def run(self, script: Script, tenant_id: str, *arguments: Word, hold_id: str | None = None) -> Answer:
         """Run a script that answers with lines.
@@ -100,20 +102,11 @@ class RedisBook:
         Raises:
             StoreDamagedError: it met a value that it cannot read.
         """
-        keys, holds = _keys(tenant_id)
-        answer: bytes = await self._connection.run(
-            script, (keys,) if hold_id is None else (keys, holds + hold_id), (self._now(), *arguments)
-        )
-        first, _, rest = answer.decode().partition("\n")
-        what, _, now_ms = first.partition(" ")
-        if what == "damaged":
-            raise damaged(rest)
-        return what, int(now_ms), rest
+        return _read(await self._connection.run(script, _keys(tenant_id, hold_id), (self._now(), *arguments)))
 
     async def texts(self, script: Script, tenant_id: str, *arguments: str | int) -> list[str]:
         """Run a script that answers with a list."""
-        keys, _ = _keys(tenant_id)
-        answer: list[Any] = await self._connection.run(script, (keys,), (self._now(), *arguments))
+        answer: list[Any] = await self._connection.run(script, _keys(tenant_id), (self._now(), *arguments))
         return [each.decode() for each in answer]
 
     async def close(self) -> None:
@@ -124,7 +117,20 @@ class RedisBook:
         return "" if self._clock is None else self._clock()
 
 
+def _read(answer: bytes) -> Answer:
+    first, _, rest = answer.decode().partition("\n")
+    what, _, now_ms = first.partition(" ")
+    if what == "damaged":
+        raise damaged(rest)
+    return what, int(now_ms), rest
+
+
+def _keys(tenant_id: str, hold_id: str | None = None) -> tuple[Packed] | tuple[Packed, str]:
+    keys, holds = _keys_of(tenant_id)
+    return (keys,) if hold_id is None else (keys, holds + hold_id)
+
+
 @lru_cache(maxsize=256)
-def _keys(tenant_id: str) -> tuple[Packed, str]:
+def _keys_of(tenant_id: str) -> tuple[Packed, str]:
     """Return the keys of a tenant, and what stands before the id in that of a hold."""
     return Packed.of(*(key_name(tenant_id, *parts) for parts in _KEYS)), key_name(tenant_id, "hold", "")

@@ -56,7 +56,7 @@ def hold_of(tenant_id: str, hold_id: str, packed: str) -> Hold:
         state, amount, charged, created, expires, closed, hours = head.split(" ")
         names, noted, note = rest.partition("\n\n")
         created_ms = int(created)
-        scopes, windows = _counted(names, hours, created_ms // _HOUR_MS)
+        scopes = _scopes_of(names)
         return Hold(
             hold_id=hold_id,
             tenant_id=tenant_id,
@@ -64,7 +64,7 @@ def hold_of(tenant_id: str, hold_id: str, packed: str) -> Hold:
             scopes=scopes,
             state=_STATES[state],
             charged=int(charged),
-            windows=windows,
+            windows=_windows_in_hour(scopes, hours, created_ms // _HOUR_MS),
             created_at=from_ms(created_ms),
             expires_at=from_ms(int(expires)),
             closed_at=None if closed == "0" else from_ms(int(closed)),
@@ -76,20 +76,23 @@ def hold_of(tenant_id: str, hold_id: str, packed: str) -> Hold:
 
 def windows_of(scopes: tuple[str, ...], hours: str, now_ms: int) -> Counted:
     """Return the counters of some scopes at a moment; ``hours`` has a 1 for each scope that is counted per hour."""
-    return _counted("\n".join(scopes), hours, now_ms // _HOUR_MS)[1]
+    return _windows_in_hour(scopes, hours, now_ms // _HOUR_MS)
 
 
 @lru_cache(maxsize=1024)
-def _counted(names: str, hours: str, hour: int) -> tuple[tuple[str, ...], Counted]:
-    """Return scopes, from their names in lines, and their counters in an hour since 1970."""
+def _windows_in_hour(scopes: tuple[str, ...], hours: str, hour: int) -> Counted:
     moment = from_ms(hour * _HOUR_MS)
     plain, hourly = windows_at(moment, hourly=False), windows_at(moment, hourly=True)
-    scopes = tuple(names.split("\n"))
-    return scopes, tuple(
+    return tuple(
         (scope, window, of_window)
         for scope, per_hour in zip(scopes, hours, strict=True)
         for window, of_window in (hourly if per_hour == "1" else plain)
     )
+
+
+@lru_cache(maxsize=1024)
+def _scopes_of(names: str) -> tuple[str, ...]:
+    return tuple(names.split("\n"))
 
 
 def usages_of(windows: Counted, packed: str) -> tuple[WindowUsage, ...]:

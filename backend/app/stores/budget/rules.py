@@ -256,7 +256,7 @@ def floor(counter: Counter, change: Change) -> Microcents:
 
 
 def _refuse_final(hold: Hold, verb: str) -> None:
-    if hold.state in {HoldState.SETTLED, HoldState.RELEASED}:
+    if hold.state is HoldState.SETTLED or hold.state is HoldState.RELEASED:
         bill = f" with {format_usd(hold.charged)}" if hold.state is HoldState.SETTLED else ""
         raise HoldConflictError(
             f"the hold {hold.hold_id!r} is {hold.state}{bill}, which is final; it cannot be {verb}",

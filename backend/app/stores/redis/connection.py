@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import ConfigurationError, StoreUnavailableError
@@ -73,7 +72,7 @@ class RedisConnection:
         if isinstance(keys[0], Packed):
             count += keys[0].count - 1
         return await self._within_deadline(
-            lambda pool, progress: _evaluated(pool, progress, script, (count, *keys, *arguments))
+            lambda pool, progress: pool.evaluate(progress, script, (count, *keys, *arguments))
         )
 
     async def ask(self, *command: str) -> Any:
@@ -86,7 +85,7 @@ class RedisConnection:
 
     async def _within_deadline(self, work: Callable[[ConnectionPool, Progress], Awaitable[Any]]) -> Any:
         pool = await self._pools.get()
-        progress = self._progress()
+        progress = pool.begun()
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await work(pool, progress)
@@ -100,11 +99,6 @@ class RedisConnection:
             raise ConfigurationError("Redis needs the package redis: pip install 'nova-llm[redis]'") from error
 
         return ConnectionPool(self._url, unavailable=self._unavailable, size=self._pool_size)
-
-    def _progress(self) -> Progress:
-        from app.stores.redis.pool import Progress
-
-        return Progress()
 
     def _too_slow(self, pool: ConnectionPool, progress: Progress) -> str:
         if progress.stage == "queue":
@@ -121,18 +115,3 @@ class RedisConnection:
             f"{pool.server} did not answer within {self._timeout_s:g} s (NOVA_REDIS_TIMEOUT_S); whether it did what "
             "was asked is not known"
         )
-
-
-@lru_cache(maxsize=256)
-def _named(sha: str) -> Packed:
-    return Packed.of("EVALSHA", sha)
-
-
-async def _evaluated(pool: ConnectionPool, progress: Progress, script: Script, rest: tuple[Word, ...]) -> Any:
-    from redis.exceptions import NoScriptError
-
-    try:
-        return await pool.execute(progress, _named(script.sha), *rest)
-    except NoScriptError:
-        # It did not run. EVAL runs it and makes it known, in one round trip.
-        return await pool.execute(progress, "EVAL", script.text, *rest)

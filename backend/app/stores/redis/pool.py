@@ -11,16 +11,18 @@ import contextlib
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from redis.asyncio import Connection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from app.credentials import Credential, CredentialSource, instead_of
 from app.errors import StoreUnavailableError
 from app.stores.redis.address import Address, parse_address, tls_context
 from app.stores.redis.failures import MOVED_AWAY, error_code, explained, translated
-from app.stores.redis.words import Word, packed
+from app.stores.redis.scripts import Script
+from app.stores.redis.words import Packed, Word, packed
 
 __all__ = ["ConnectionPool", "Progress"]
 
@@ -102,6 +104,24 @@ class ConnectionPool:
     def server(self) -> str:
         """The server's name, for an error."""
         return "Redis" if self._target is None else f"Redis at {str(self._target.address)!r}"
+
+    def begun(self) -> Progress:
+        """Return the progress of a verb that begins."""
+        return Progress()
+
+    async def evaluate(self, progress: Progress, script: Script, rest: tuple[Word, ...]) -> Any:
+        """Run a script, and make it known to the server if it is not; errors as for :meth:`execute`.
+
+        Args:
+            progress: of the verb.
+            script: the script.
+            rest: how many keys there are, the keys, and the arguments.
+        """
+        try:
+            return await self.execute(progress, _named(script.sha), *rest)
+        except NoScriptError:
+            # It did not run. EVAL runs it and makes it known, in one round trip.
+            return await self.execute(progress, "EVAL", script.text, *rest)
 
     async def execute(self, progress: Progress, *command: Word) -> Any:
         """Send one command and return the answer.
@@ -204,6 +224,11 @@ class ConnectionPool:
 
     def _error(self, error: RedisError | OSError, target: _Target, *, sent: bool) -> Exception:
         return translated(error, address=target.address, unavailable=self._unavailable, sent=sent)
+
+
+@lru_cache(maxsize=256)
+def _named(sha: str) -> Packed:
+    return Packed.of("EVALSHA", sha)
 
 
 def _resolved(credential: Credential) -> _Target:

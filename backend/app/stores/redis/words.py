@@ -17,11 +17,7 @@ class Packed:
     @classmethod
     def of(cls, *words: str | int | bytes) -> Packed:
         """Pack some words."""
-        parts: list[bytes] = []
-        for word in words:
-            raw = word if isinstance(word, bytes) else str(word).encode()
-            parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-        return cls(b"".join(parts), len(words))
+        return cls(b"".join(map(_one, words)), len(words))
 
 
 Word = str | int | bytes | Packed
@@ -30,14 +26,17 @@ Word = str | int | bytes | Packed
 def packed(command: tuple[Word, ...]) -> bytes:
     """Return a command as it is sent; redis-py's own packing takes three times as long."""
     parts = [b""]
-    count = 0
+    count = len(command)
     for word in command:
         if isinstance(word, Packed):
             parts.append(word.raw)
-            count += word.count
-            continue
-        raw = word if isinstance(word, bytes) else str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-        count += 1
+            count += word.count - 1
+        else:
+            parts.append(_one(word))
     parts[0] = b"*%d\r\n" % count
     return b"".join(parts)
+
+
+def _one(word: str | int | bytes) -> bytes:
+    raw = word if isinstance(word, bytes) else str(word).encode()
+    return b"$%d\r\n%b\r\n" % (len(raw), raw)
