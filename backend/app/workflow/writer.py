@@ -66,6 +66,7 @@ class RunWriter:
         self._sleep = sleep
         self._turn = asyncio.Lock()
         self._holds_lease = True
+        self._abandoned: CheckpointStoreUnavailableError | None = None
 
     @property
     def run_id(self) -> str:
@@ -89,6 +90,8 @@ class RunWriter:
 
         async def write() -> None:
             async with self._turn:
+                if self._abandoned is not None:
+                    raise self._abandoned
                 await self._insist(
                     "append",
                     cancelled,
@@ -139,10 +142,8 @@ class RunWriter:
             return
         self._holds_lease = False
         try:
-            await finish_anyway(
-                self._checkpoints.release(self._run_id, self._token, tenant_id=self._tenant_id),
-            )
-        except (LeaseLostError, RunNotFoundError, RunFinishedError, CheckpointStoreUnavailableError):
+            await finish_anyway(self._released())
+        except (LeaseLostError, RunNotFoundError, RunFinishedError, CheckpointStoreUnavailableError, TimeoutError):
             # Superseded, gone, or out of reach: then the lease ends by its time. The cause of the stop is what is told.
             return
 
@@ -154,6 +155,10 @@ class RunWriter:
             return
         except CheckpointError as error:
             await self._ended(error)
+
+    async def _released(self) -> None:
+        async with asyncio.timeout(None if self._abandoned is None else _LONGEST_WAIT_S):
+            await self._checkpoints.release(self._run_id, self._token, tenant_id=self._tenant_id)
 
     async def _insist(
         self, name: Literal["append", "finish"], cancelled: asyncio.Event, verb: Callable[[], Awaitable[T]]
@@ -172,6 +177,9 @@ class RunWriter:
                 waited = waited_s > self._patience_s or clock() + wait_s > end
                 hurried = self._stop.hurried or cancelled.is_set()
                 if (tried and waited) or (hurried and (tried or waited)):
+                    if hurried:
+                        # Somebody waits: the steps that wait for their turn are not tried, each as long as this one.
+                        self._abandoned = error
                     self._stop.request(StopCause.INTERRUPTED, error)
                     raise
                 if attempt == 1:

@@ -19,6 +19,7 @@ from app.errors import (
     WorkflowDefinitionError,
 )
 from app.stores.checkpoint.contract import CheckpointStorage, RunStatus
+from app.workflow import writer
 from app.workflow.engine import Run, StepContext, Workflow, workflow
 from app.workflow.policies import RetryPolicy
 
@@ -330,6 +331,7 @@ class Away:
         self._seconds = seconds
         self._verb = verb
         self.waited = 0.0
+        self.asked = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -345,6 +347,7 @@ class Away:
         return await self._inner.finish(*args, **options)
 
     def _answer(self, verb: str) -> None:
+        self.asked += verb == self._verb
         if verb == self._verb and self.waited < self._seconds:
             raise CheckpointStoreUnavailableError("it restarts")
 
@@ -417,6 +420,51 @@ async def test_a_run_that_is_cancelled_waits_for_its_store_a_moment_only(verb: s
     with pytest.raises(asyncio.CancelledError):
         await running
     assert store.waited < 2
+
+
+@workflow(version="1")
+async def noted_side_by_side(run: Run) -> None:
+    """Take eight steps at once."""
+    await run.map("note", Counter().note, "abcdefgh", concurrency=8)
+
+
+async def test_a_run_that_is_to_stop_asks_its_store_for_one_of_its_steps_only() -> None:
+    """Of the steps that wait for their turn while the store is away none is tried where somebody waits for the end."""
+    store = Away(1000.0)
+
+    async def sleep(seconds: float) -> None:
+        await store.sleep(seconds)
+        runner.drain()
+
+    runner = runner_on(store, sleep=sleep)
+    outcome = await runner.start(noted_side_by_side, run_id="r")
+
+    assert outcome.status is RunStatus.RUNNING
+    assert store.asked == 4
+
+
+async def test_a_silent_store_is_not_waited_for_to_take_a_lease_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that gave its store up while somebody waits tries for a moment only to give its lease up too."""
+    monkeypatch.setattr(writer, "_LONGEST_WAIT_S", 0.01)
+    store = Away(1000.0)
+
+    async def sleep(seconds: float) -> None:
+        await store.sleep(seconds)
+        runner.drain()
+
+    waited = False
+
+    async def silent(*_: Any, **__: Any) -> None:
+        nonlocal waited
+        await asyncio.sleep(2)
+        waited = True
+
+    store.release = silent  # type: ignore[attr-defined]
+    runner = runner_on(store, sleep=sleep)
+    outcome = await runner.start(noted_once, run_id="r")
+
+    assert outcome.status is RunStatus.RUNNING
+    assert not waited
 
 
 async def test_a_store_is_not_waited_for_longer_than_a_lease_lasts() -> None:
