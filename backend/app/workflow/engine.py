@@ -27,6 +27,7 @@ from app.errors import (
     HoldConflictError,
     NovaError,
     RunExistsError,
+    RunFinishedError,
     RunNotFoundError,
     WorkflowChangedError,
     WorkflowDefinitionError,
@@ -232,7 +233,8 @@ class Runner:
         """Resume every run that is running without a live holder, or waits for its budget; ``concurrency`` at a time.
 
         A run that cannot be resumed (somebody has it, its code is not known) is reported and the others go on. Other
-        processes may do the same at the same time: each run is one's. A run whose process died ``CRASH_LIMIT`` times in
+        processes may do the same at the same time: each run is one's, and what another has finished meanwhile is not
+        reported. A run whose process died ``CRASH_LIMIT`` times in
         a row without recording a step is failed instead, so that it does not take this process along.
         """
         pending = [head.run_id for status in (RunStatus.RUNNING, RunStatus.WAITING) for head in await self._all(status)]
@@ -245,12 +247,14 @@ class Runner:
                     outcome = await self._resume(run_id, deadline=deadline, crash_limit=CRASH_LIMIT)
                     reports[run_id] = ResumeReport(run_id=run_id, outcome=outcome, error=None)
                 except NovaError as error:
+                    if isinstance(error, RunFinishedError) and error.status != RunStatus.FAILED:
+                        continue
                     reports[run_id] = ResumeReport(run_id=run_id, outcome=None, error=error)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(max(1, concurrency), len(pending))):
                 group.create_task(worker())
-        return tuple(reports[run_id] for run_id in pending)
+        return tuple(reports[run_id] for run_id in pending if run_id in reports)
 
     def drain(self) -> None:
         """Ask the runs of this runner to stop: steps under way are finished and recorded, and no other begins.

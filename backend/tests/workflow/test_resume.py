@@ -66,6 +66,25 @@ async def test_every_run_that_can_go_on_is_resumed_and_the_others_are_reported(c
     assert errors == {"busy": RunBusyError, "unknown": WorkflowDefinitionError, "foreign": WorkflowError}
 
 
+async def test_a_run_that_another_finished_meanwhile_is_not_reported(checkpoints: CheckpointStorage) -> None:
+    """Of two processes that resume everything the one that comes later has no error to tell of."""
+    for run_id in ("r1", "r2"):
+        await checkpoints.create(run_id, workflow="helped", workflow_version="1", inputs=START)
+
+    @workflow(version="1")
+    async def helped(run: Run, to: int) -> int:
+        if to and run.id == first[0]:
+            await another.resume_all(concurrency=1)
+        return to
+
+    first = [head.run_id for head in (await checkpoints.list_runs()).heads]
+    another = runner_on(checkpoints, workflows=[helped], holder=ELSEWHERE)
+    reports = await runner_on(checkpoints, workflows=[helped]).resume_all(concurrency=1)
+
+    assert [(report.run_id, report.error) for report in reports] == [(first[0], None)]
+    assert [head.status for head in (await checkpoints.list_runs()).heads] == [RunStatus.COMPLETED] * 2
+
+
 async def test_a_run_that_somebody_holds_is_refused_by_name_or_stolen(checkpoints: CheckpointStorage) -> None:
     """The error names the holder; with `steal` the run is taken from it."""
     await checkpoints.create("r", workflow="count", workflow_version="1", inputs=START)

@@ -12,7 +12,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from app.credentials import fixed
-from app.errors import RunBusyError, RunFinishedError
+from app.errors import RunBusyError
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import RunStatus
 from app.stores.checkpoint.postgres import CheckpointStore
@@ -78,6 +78,6 @@ async def test_several_processes_finish_what_crashed(database: Database) -> None
     finished = Counter(each.run_id for report in reports for each in report if each.outcome is not None)
     assert finished == Counter({f"r{number}": 1 for number in range(RUNS)})
     errors = [each.error for report in reports for each in report if each.outcome is None]
-    assert {type(error) for error in errors} <= {RunBusyError, RunFinishedError}
+    assert {type(error) for error in errors} <= {RunBusyError}
     for store in stores:
         await store.close()
