@@ -97,6 +97,14 @@ class PostgresServer(Server):
             cursor = connection.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 
+    def dump(self, database: str) -> bytes:
+        """Return what ``pg_dump`` writes of a database."""
+        return self._tool("pg_dump", database)
+
+    def restore(self, dump: bytes, database: str) -> None:
+        """Restore it in an empty database."""
+        self._tool("psql", database, "-q", "-v", "ON_ERROR_STOP=1", text=dump)
+
     def environment(self) -> Mapping[str, str]:
         """Keep what libpq reads from the environment away from the server's tools."""
         return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
@@ -135,3 +143,9 @@ class PostgresServer(Server):
             command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         done = subprocess.run([*command, "--no-sync"], capture_output=True, env=self.environment(), check=False)
         assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+    def _tool(self, name: str, database: str, *options: str, text: bytes = b"") -> bytes:
+        command = [str(self._binaries / name), *options, "-d", self.dsn(database)]
+        done = subprocess.run(command, input=text, capture_output=True, env=self.environment(), check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout

@@ -16,10 +16,10 @@ ALTER DOMAIN nova_waiting_for ADD CHECK (VALUE IN ('budget', 'signal'));
 ALTER DOMAIN nova_tier ADD CHECK (VALUE IN ('hot', 'archived'));
 
 -- Made last: of indexes that look equally good, as all of a new table do, the planner takes the newest, and nova_append
--- keeps its plan.
-ALTER TABLE nova_runs
-    DROP CONSTRAINT nova_runs_by_id,
-    ADD CONSTRAINT nova_runs_by_id UNIQUE (tenant_id, run_id);
+-- keeps its plan. An index, not a constraint, and named to follow the others: pg_dump restores constraints first, and
+-- indexes by their names.
+ALTER TABLE nova_runs DROP CONSTRAINT nova_runs_by_id;
+CREATE UNIQUE INDEX nova_runs_key ON nova_runs (tenant_id, run_id);
 
 -- Records one step: moves the head and adds the row, or does nothing. A function, so that a server session plans it once,
 -- behind any pooler and without statements that the driver prepares: planning was half of what a step took.

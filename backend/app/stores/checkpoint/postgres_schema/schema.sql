@@ -62,8 +62,9 @@ CREATE INDEX nova_runs_by_update ON nova_runs (tenant_id, updated_minute);
 CREATE INDEX nova_runs_by_status ON nova_runs (tenant_id, status, updated_minute);
 CREATE INDEX nova_runs_by_workflow ON nova_runs (tenant_id, workflow, updated_minute);
 -- Made last: of indexes that look equally good, as all of a new table do, the planner takes the newest, and nova_append
--- keeps its plan.
-ALTER TABLE nova_runs ADD CONSTRAINT nova_runs_by_id UNIQUE (tenant_id, run_id);
+-- keeps its plan. An index, not a constraint, and named to follow the others: pg_dump restores constraints first, and
+-- indexes by their names.
+CREATE UNIQUE INDEX nova_runs_key ON nova_runs (tenant_id, run_id);
 
 -- Inputs and results, so that moving the head does not rewrite them. Bodies are compressed already: EXTERNAL.
 CREATE TABLE nova_values (
