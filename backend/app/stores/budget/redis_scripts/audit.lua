@@ -5,8 +5,8 @@
 -- than a portion: at that moment whoever reads has everything as it is. No script takes longer than a portion does.
 --
 -- KEYS: see the prelude.
--- ARGV: 1 now, "" for the server's; 2 begin | holds | entries | book | ended | changes; 3 cursor: an id, a cursor of HSCAN, or
---       the number of the last change that is known; 4 how many at once
+-- ARGV: 1 now, "" for the server's; 2 begin | holds | entries | book | ended | changes; 3 cursor: an id, a cursor of HSCAN,
+--       or the number of the last change that is known; 4 how many at once
 -- Answer, an array: now, repairs so far, and what is next: begin: "whole", or the number of the last change; else the
 --       next cursor; then triples of "h", "e", "c" (a scope in the book) or "w", name, value ("" where it is
 --       no more). "lapsed" as next: the journal was closed meanwhile, begin anew.

@@ -1,8 +1,9 @@
--- What most runs do not need, behind the prelude and the counters: windows that change, limits per hour, late bills, leases that
--- have ended, what is folded, entries, and the journal of an audit.
+-- What most runs do not need, behind the prelude and the counters: windows that change, limits per hour, late bills,
+-- leases that have ended, what is folded, entries, and the journal of an audit.
 
--- Makes these functions. `head` is "\nnow", "\nnext", "\nhour" and "\naudit" of the book. What they find is in the table that
--- they are in: `damaged` names a value that cannot be read; `following` is the time before which nothing is due.
+-- Makes these functions. `head` is "\nnow", "\nnext", "\nhour" and "\naudit" of the book. What they find is in the
+-- table that they are in: `damaged` names a value that cannot be read; `following` is the time before which nothing is
+-- due.
 local function rarely(now, head)
   local MAX = 9007199254740991
   local EMPTY = '0 0 0 0 0 0\n-\n- - - -\n-\n0 0 0 0 0 0 0 0 0'
@@ -12,8 +13,8 @@ local function rarely(now, head)
   local rare = { following = tonumber(head[2] or 0), EMPTY = EMPTY, COUNTER = COUNTER }
   local auditing = head[4] and tonumber(head[4]) > now
   local lapsed = head[4] and not auditing
-  -- The windows that are looked at. Those of the present may be opened; others may have been removed after their 35 days, and
-  -- must not come back with a part.
+  -- The windows that are looked at. Those of the present may be opened; others may have been removed after their 35
+  -- days, and must not come back with a part.
   local hour, day, month, opening
   local moved, later = {}, {}
 
@@ -61,7 +62,8 @@ local function rarely(now, head)
     return closed + KEEP_CLOSED <= now
   end
 
-  -- Returns the window id of the hour of a moment: its first ten characters are that of the day, seven that of the month.
+  -- Returns the window id of the hour of a moment: its first ten characters are that of the day, seven that of the
+  -- month.
   function rare.hour_at(ms)
     local hours = floor(ms / HOUR)
     -- Days since 1970 as a date of the Gregorian calendar; the year begins in March, so that leap days come last.
@@ -90,8 +92,8 @@ local function rarely(now, head)
     hour, day, month, opening = in_hour, sub(in_hour, 1, 10), sub(in_hour, 1, 7), may_open
   end
 
-  -- Takes a scope apart: its limits, and by window the ids of its counters and their values, "spent held uncertain overage
-  -- base", false where there is none.
+  -- Takes a scope apart: its limits, and by window the ids of its counters and their values, "spent held uncertain
+  -- overage base", false where there is none.
   function rare.apart(packed)
     local s, h, ms, mh, ds, dh, of, limits, last, r1, r2, r3 = match(packed or EMPTY,
       '^(%-?%d+) (%-?%d+) (%-?%d+) (%-?%d+) (%-?%d+) (%-?%d+)\n([^\n]+)\n([%d-]+ [%d-]+ [%d-]+ [%d-]+)\n([^\n]+)\n'
@@ -101,7 +103,8 @@ local function rarely(now, head)
       rare.damaged = 'a counter'
       return
     end
-    local ids = { of ~= '-' and 'total', of ~= '-' and of ~= 'total' and sub(of, 1, 7), #of == 10 and of, in_hour or false }
+    local in_month = of ~= '-' and of ~= 'total' and sub(of, 1, 7)
+    local ids = { of ~= '-' and 'total', in_month, #of == 10 and of, in_hour or false }
     return limits, ids, {
       ids[1] and format('%d %d %s', s, h, r1), ids[2] and format('%d %d %s', s - ms, h - mh, r2),
       ids[3] and format('%d %d %s', s - ds, h - dh, r3), value or false,
@@ -112,14 +115,15 @@ local function rarely(now, head)
     local s, h, r1 = match(values[1] or '0 0 0 0 0', '^(%S+) (%S+) (.*)$')
     local ms, mh, r2 = match(values[2] or '0 0 0 0 0', '^(%S+) (%S+) (.*)$')
     local ds, dh, r3 = match(values[3] or '0 0 0 0 0', '^(%S+) (%S+) (.*)$')
-    return format('%d %d %d %d %d %d\n', s, h, s - ms, h - mh, s - ds, h - dh) .. (ids[3] or ids[2] or ids[1] or '-')
-      .. '\n' .. limits .. '\n' .. (ids[4] and ids[4] .. ' ' .. values[4] or '-') .. '\n' .. r1 .. ' ' .. r2 .. ' ' .. r3
+    local of, last = ids[3] or ids[2] or ids[1] or '-', ids[4] and ids[4] .. ' ' .. values[4] or '-'
+    return format('%d %d %d %d %d %d\n', s, h, s - ms, h - mh, s - ds, h - dh)
+      .. concat({ of, limits, last, r1 .. ' ' .. r2 .. ' ' .. r3 }, '\n')
   end
 
-  -- Returns a scope after a change of each counter that is looked at: what is added to spent, to held, and to uncertain,
-  -- overage and base as `others`. Behind it: the least that a counter may still take below 2^53 and below its limits, whether
-  -- its hours are counted (`hourly`, or by its limits where that is nil), and the scope before, with these counters. What the
-  -- scope had in their place is kept until it is put.
+  -- Returns a scope after a change of each counter that is looked at: what is added to spent, to held, and to
+  -- uncertain, overage and base as `others`. Behind it: the least that a counter may still take below 2^53 and below
+  -- its limits, whether its hours are counted (`hourly`, or by its limits where that is nil), and the scope before,
+  -- with these counters. What the scope had in their place is kept until it is put.
   function rare.changed(scope, packed, hourly, spent, held, others)
     local limits, ids, values = rare.apart(packed)
     if rare.damaged then return end
@@ -149,8 +153,8 @@ local function rarely(now, head)
     return rare.together(limits, ids, values), room, left, hourly, before
   end
 
-  -- Lifts what is below zero after a correction: a charge that was forgiven and is now corrected downwards leaves zero, not
-  -- room that is granted twice. Returns the scope, and what was added by window, "id amount".
+  -- Lifts what is below zero after a correction: a charge that was forgiven and is now corrected downwards leaves zero,
+  -- not room that is granted twice. Returns the scope, and what was added by window, "id amount".
   function rare.floored(scope, after)
     local limits, ids, values = rare.apart(after)
     local amounts = {}
@@ -180,7 +184,8 @@ local function rarely(now, head)
           rare.journal('w' .. field)
         end
         if j > 1 then
-          later[#later + 1] = { 'ZADD', AGENDA, format('%d', CLEARING + removal(ids[j])), 'c' .. scope .. '\n' .. ids[j] }
+          local at = format('%d', CLEARING + removal(ids[j]))
+          later[#later + 1] = { 'ZADD', AGENDA, at, 'c' .. scope .. '\n' .. ids[j] }
         end
       elseif was then
         if not was.gone then
@@ -210,8 +215,8 @@ local function rarely(now, head)
     rare.write(fields)
   end
 
-  -- Changes one counter, in the book or behind it; `change` takes its value, nil where it is not there, and returns the new
-  -- one, or nil where it is to be removed or left alone.
+  -- Changes one counter, in the book or behind it; `change` takes its value, nil where it is not there, and returns the
+  -- new one, or nil where it is to be removed or left alone.
   function rare.rewrite(scope, id, change)
     local limits, ids, values = rare.apart(call('HGET', BOOK, scope))
     if rare.damaged then return end

@@ -5,8 +5,8 @@
 --       4 hold id; 5 amount; 6 lease in ms; 7... scopes, sorted
 -- Answer: "again": a portion of ended leases was written down, nothing else was done, ask again;
 --       "stopped", then since and the reason; "known": how many lines the scopes of a hold have, these, five each as
---       the book has them, in its windows, and the hold; "taken": hours, and the scopes after it; "refused" or "full": hours, and the scopes,
---       and nothing was changed
+--       the book has them, in its windows, and the hold; "taken": hours, and the scopes after it; "refused" or "full":
+--       hours, and the scopes, and nothing was changed
 -- Why atomic: all windows are looked at and all are written with nothing in between, so spent + held <= limit holds for
 --       the hold that is granted, whoever else reserves.
 

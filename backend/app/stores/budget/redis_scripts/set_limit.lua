@@ -1,6 +1,7 @@
 -- Sets or removes a limit of a scope.
 --
--- KEYS: see the prelude.  ARGV: 1 now, "" for the server's; 2 scope; 3 window: 1 total, 2 month, 3 day, 4 hour; 4 amount or "-"
+-- KEYS: see the prelude.
+-- ARGV: 1 now, "" for the server's; 2 scope; 3 window: 1 total, 2 month, 3 day, 4 hour; 4 amount or "-"
 -- Answer: "set"
 -- Why atomic: limits and counters of a scope are one value, and two callers may set two of them at once.
 
