@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from app.errors import StepTimeoutError, WorkflowDefinitionError
 from app.skills.llm_invoke_v2 import LLMConfig, LLMResponse, Prompt
@@ -24,6 +24,7 @@ __all__ = ["StepContext", "StepFunction", "attempt_once", "stable_key"]
 T = TypeVar("T")
 
 _READABLE_BYTES = 80
+_KNOWN = "__nova_signature__"
 
 
 def stable_key(*, tenant_id: str, run_id: str, step_id: str, fingerprint: str) -> str:
@@ -79,20 +80,31 @@ class StepContext:
 class _Signature:
     """What a step needs to know of a plain function; to resolve its annotations takes as long as to record a step."""
 
+    function: ref[types.FunctionType]
     returns: object
     context_parameter: str | None
 
     @classmethod
     def of(cls, plain: types.FunctionType) -> _Signature:
+        """Look at a function, or at what is known of it.
+
+        That lies with the function, because the type that it returns may refer to it: in a table of this module such
+        functions would keep themselves alive, a new one for each run.
+        """
+        known: _Signature | None = plain.__dict__.get(_KNOWN)
+        # A decorator may have copied it to a function of its own.
+        if known is None or known.function() is not plain:
+            known = plain.__dict__[_KNOWN] = cls._seen(plain)
+        return known
+
+    @classmethod
+    def _seen(cls, plain: types.FunctionType) -> _Signature:
         context = None
         for name, annotation in plain.__annotations__.items():
             text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
             if name != "return" and text.rpartition(".")[2] == StepContext.__name__:
                 context = name
-        return cls(annotation_of(plain, "return"), context)
-
-
-_known: WeakKeyDictionary[types.FunctionType, _Signature] = WeakKeyDictionary()
+        return cls(ref(plain), annotation_of(plain, "return"), context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +129,7 @@ class StepFunction(Generic[T]):
             WorkflowDefinitionError: it is not callable, or its return annotation cannot be resolved.
         """
         plain = plain_function(function)
-        known = _known.get(plain)
-        if known is None:
-            known = _known[plain] = _Signature.of(plain)
+        known = _Signature.of(plain)
         return cls(
             function=function,
             name=plain.__qualname__,

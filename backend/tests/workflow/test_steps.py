@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,6 +25,7 @@ from app.stores.checkpoint.contract import CheckpointStorage, RunStatus
 from app.workflow import writer
 from app.workflow.engine import Run, StepContext, Workflow, workflow
 from app.workflow.policies import RetryPolicy
+from app.workflow.steps import StepFunction
 
 from .support import Memory, MortalStore, ProcessDiedError, forgiving_store, refused, runner_on
 
@@ -315,6 +319,49 @@ async def test_a_store_that_does_not_answer_is_asked_again(checkpoints: Checkpoi
 
     assert deaf.lost == 2
     assert [record.step_id for record in await checkpoints.history("r")] == ["note"]
+
+
+def step_that_its_type_refers_to() -> Callable[[int], Awaitable[object]]:
+    """Return a new function, whose return type has a method that calls it."""
+
+    @dataclass
+    class Part:
+        number: int
+
+        async def next(self) -> Part:
+            return await part(self.number + 1)
+
+    async def part(number: int) -> Part:
+        return Part(number)
+
+    return part
+
+
+def test_what_is_known_of_a_step_function_goes_with_it() -> None:
+    """A program that makes its step functions anew for each run does not grow."""
+    function = step_that_its_type_refers_to()
+    assert StepFunction.of(function).name.endswith("part")
+    seen = weakref.ref(function)
+
+    del function
+    gc.collect()
+
+    assert seen() is None
+
+
+def test_a_decorator_that_copies_attributes_is_looked_at_itself() -> None:
+    """What is known of a function is not taken for that of another to which its attributes were copied."""
+
+    async def inner(number: int) -> int:
+        return number
+
+    async def outer(number: int, context: StepContext) -> str:
+        return str(await inner(number))
+
+    assert StepFunction.of(inner).returns is int
+    outer.__dict__.update(inner.__dict__)
+
+    assert (StepFunction.of(outer).returns, StepFunction.of(outer).context_parameter) == (str, "context")
 
 
 @workflow(version="1")
