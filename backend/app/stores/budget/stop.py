@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from app.errors import BudgetStoppedError, BudgetStoreUnavailableError
 from app.stores.budget.contract import BudgetStore, Stopped
@@ -34,12 +34,13 @@ class GlobalStop:
     """Knows whether all tenants are stopped. Safe for any number of tasks and event loops.
 
     Args:
-        budget: where the stop is.
+        budget: where the stop is; whoever asks holds it.
         clock: seconds from a point that does not matter, for tests.
     """
 
     def __init__(self, budget: BudgetStore, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._read = budget.stopped
+        # Not kept: the store would be, for ever, by its own entry among the known ones.
+        self._budget = weakref.ref(budget)
         self._clock = clock
         self._asked_at: float | None = None
         self._answer: Stopped | None = None
@@ -58,10 +59,12 @@ class GlobalStop:
             raise stopped_error(self._answer, tenant_id=None)
 
     async def _ask(self, now: float) -> None:
+        budget = self._budget()
+        assert budget is not None, "whoever asks for the stop of a store holds the store"
         # Several tasks may ask at the same time; each answer is true, and the one that was asked for last is kept.
         try:
             async with asyncio.timeout(None if self._asked_at is None else _READ_S):
-                answer = await self._read(tenant_id=None)
+                answer = await budget.stopped(tenant_id=None)
         except (BudgetStoreUnavailableError, TimeoutError) as error:
             if self._asked_at is None:
                 raise  # the store's own words say what to do
@@ -88,7 +91,7 @@ def stopped_error(stop: Stopped, *, tenant_id: str | None) -> BudgetStoppedError
     )
 
 
-_known: WeakKeyDictionary[BudgetStore, GlobalStop] = WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[BudgetStore, GlobalStop] = weakref.WeakKeyDictionary()
 
 
 def global_stop(budget: BudgetStore) -> GlobalStop:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from datetime import UTC, datetime
 from typing import Any
 
@@ -134,6 +136,18 @@ def test_all_callers_of_a_store_share_one() -> None:
 
     assert global_stop(store) is global_stop(store)
     assert global_stop(store) is not global_stop(other)
+
+
+async def test_a_store_that_nobody_uses_any_more_is_let_go() -> None:
+    """What is known of its stop goes with it."""
+    store = InMemoryBudgetStore()
+    await global_stop(store).check()
+    gone = weakref.ref(store)
+
+    del store
+    gc.collect()
+
+    assert gone() is None
 
 
 async def test_the_first_question_may_take_its_time(
