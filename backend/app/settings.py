@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     nova_data_dir: Path | None = None
     nova_auto_migrate: bool = True
-    nova_postgres_pool_size: int = Field(default=10, ge=1, le=10_000)
+    nova_postgres_pool_size: int = Field(default=16, ge=1, le=10_000)
     nova_postgres_timeout_s: float = Field(default=30.0, gt=0, le=300)
     nova_debug: bool = False
 

@@ -15,13 +15,13 @@ from benchmarks.support.recording import Recorder, Steps, serve_runs
 
 @asynccontextmanager
 async def recorder(dsn: str) -> AsyncIterator[Recorder]:
-    """Its defaults, with a pool of ten connections, as Nova has."""
+    """Its defaults, with a pool of sixteen connections, as Nova has."""
     from dbos import DBOS, DBOSConfig, SetWorkflowID
 
     config: DBOSConfig = {
         "name": "bench",
         "system_database_url": dsn,
-        "sys_db_pool_size": 10,
+        "sys_db_pool_size": 16,
         "log_level": "ERROR",
     }
     DBOS(config=config)

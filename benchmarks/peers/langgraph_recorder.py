@@ -19,7 +19,7 @@ from benchmarks.support.recording import Recorder, Steps, serve_runs
 
 @asynccontextmanager
 async def recorder(kind: str, dsn: str) -> AsyncIterator[Recorder]:
-    """A pool of ten connections, as Nova has; the saver's own settings otherwise."""
+    """A pool of sixteen connections, as Nova has; the saver's own settings otherwise."""
     from langgraph.channels.delta import DeltaChannel
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
     from langgraph.graph import END, START, StateGraph
@@ -50,7 +50,7 @@ async def recorder(kind: str, dsn: str) -> AsyncIterator[Recorder]:
     graph.add_edge(START, "step")
     graph.add_conditional_edges("step", go_on, {"step": "step", END: END})
     settings = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-    async with AsyncConnectionPool(dsn, min_size=10, max_size=10, kwargs=settings) as pool:
+    async with AsyncConnectionPool(dsn, min_size=16, max_size=16, kwargs=settings) as pool:
         saver = AsyncPostgresSaver(pool)
         await saver.setup()
         app = graph.compile(checkpointer=saver)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "backend"))
 
 from benchmarks.support.recording import Recorder, Steps, serve_runs
 
-CONNECTIONS = 10
+CONNECTIONS = 16
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["around_parent", "output_digest", "root_hash", "step_hash"]
+__all__ = ["behind_parent", "output_digest", "root_hash", "step_hash"]
 
 
 def root_hash(*, tenant_id: str, root_run_id: str) -> bytes:
@@ -22,13 +22,12 @@ def step_hash(parent: bytes, *, step_id: str, fingerprint: str, digest: bytes) -
     return _digest(b"nova-step-1", parent, step_id.encode(), fingerprint.encode(), digest)
 
 
-def around_parent(*, step_id: str, fingerprint: str, digest: bytes) -> tuple[bytes, bytes]:
-    """Return what stands in front of the parent's 32 bytes, and behind them, in the bytes that a step's hash is of.
+def behind_parent(*, step_id: str, fingerprint: str, digest: bytes) -> bytes:
+    """Return what stands behind the parent's 32 bytes in the bytes that a step's hash is of.
 
     A database that has SHA-256 can so make the hash of a step in the statement that reads the parent's.
     """
-    front = _joined(b"nova-step-1") + (32).to_bytes(8, "big")
-    return front, _joined(step_id.encode(), fingerprint.encode(), digest)
+    return _joined(step_id.encode(), fingerprint.encode(), digest)
 
 
 def output_digest(canonical: bytes) -> bytes:

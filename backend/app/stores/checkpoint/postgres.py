@@ -17,7 +17,7 @@ from app.errors import CheckpointCorruptError, CheckpointStoreUnavailableError
 from app.stores.checkpoint import arguments, embedded, refusals, rules
 from app.stores.checkpoint import postgres_rows as pg
 from app.stores.checkpoint.arguments import Position, Writer
-from app.stores.checkpoint.chain import around_parent
+from app.stores.checkpoint.chain import behind_parent
 from app.stores.checkpoint.claiming import CANDIDATES, FIRST, first_granted
 from app.stores.checkpoint.codec import JsonValue
 from app.stores.checkpoint.contract import (
@@ -433,22 +433,25 @@ class CheckpointStore:
         by = arguments.writer(token, expected_version)
         noted = arguments.meta_body(meta)
         packed = await pack(output, what=f"the output of step {step_id!r}")
-        step = rules.NewStep(step_id=step_id, fingerprint=fingerprint, output=packed, meta=noted)
-        front, back = around_parent(step_id=step_id, fingerprint=fingerprint, digest=packed.digest)
         values = {
-            **pg.step_values(step),
             "tenant_id": tenant_id,
             "run_id": run_id,
+            "step_id": step_id,
+            "fingerprint": fingerprint,
+            "digest": packed.digest,
+            "size_bytes": packed.size_bytes,
+            "meta": noted,
+            "body": packed.body,
             "token": token,
             "version": expected_version,
-            "hash_front": front,
-            "hash_back": back,
+            "hash_behind": behind_parent(step_id=step_id, fingerprint=fingerprint, digest=packed.digest),
             "now_ms": self._now(),
         }
         for _ in range(_TRIES):
             rows = await self._run_unless_taken("append", values)
             if rows and rows[0][0] is not None:
                 return pg.appended(rows[0])
+            step = rules.NewStep(step_id=step_id, fingerprint=fingerprint, output=packed, meta=noted)
             refused = await self._why_not_appended(tenant_id, run_id, step, by)
             if refused is not None:
                 return refused

@@ -30,7 +30,6 @@ __all__ = [
     "lying",
     "seen",
     "step_arrays",
-    "step_values",
 ]
 
 Row = Sequence[Any]
@@ -142,18 +141,6 @@ def claim_values(head: StoredHead) -> dict[str, object]:
 def created_values(head: StoredHead, *, inputs: bytes, now_ms: int | None) -> dict[str, object]:
     """Return the values of a new run."""
     return {**head_values(head), "inputs": inputs, "now_ms": now_ms}
-
-
-def step_values(step: rules.NewStep) -> dict[str, object]:
-    """Return the values of a step that is to be appended."""
-    return {
-        "step_id": step.step_id,
-        "fingerprint": step.fingerprint,
-        "digest": step.output.digest,
-        "size_bytes": step.output.size_bytes,
-        "meta": step.meta,
-        "body": step.output.body,
-    }
 
 
 def step_arrays(steps: Sequence[StoredStep]) -> dict[str, object]:

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_POOL_SIZE", "DEFAULT_TIMEOUT_S", "Execute", "PostgresDatabase", "Row"]
 
-DEFAULT_POOL_SIZE: Final = 10
-"""Of one process. A step takes a connection for a millisecond, so that ten serve thousands of steps a second."""
+DEFAULT_POOL_SIZE: Final = 16
+"""Of one event loop; opened as they are needed. A step takes one for a millisecond, so that sixteen serve thousands of
+steps a second: sixteen runs at once record a quarter more with them than with ten (measured 2026-11), and a server of
+100 connections serves six such processes.
+"""
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 _MIGRATION_TIMEOUT_S: Final = 600.0

@@ -32,24 +32,23 @@ _LIFE_S: Final = 1800.0
 
 
 @dataclass(slots=True)
-class _Idle:
-    connection: Connection
-    opened: float
-    version: str
-    since: float
-
-
-@dataclass(slots=True)
 class Lent:
-    """A connection that somebody uses. ``reused``: it was idle before, so its server may have left it meanwhile.
+    """A connection, with what is to be known of it while somebody uses it and while nobody does.
 
-    ``version`` is that of the credential which it was opened with.
+    Attributes:
+        opened: when it was, by the monotonic clock.
+        version: of the credential which it was opened with.
+        end: asks this host's kernel whether its server has left.
+        reused: it was idle before, so its server may have left it meanwhile.
+        idle_since: when it came back the last time.
     """
 
     connection: Connection
     opened: float
     version: str
-    reused: bool
+    end: select.poll
+    reused: bool = False
+    idle_since: float = 0.0
 
 
 class Loan:
@@ -82,7 +81,7 @@ class Pool:
         self._source = source
         self._prepare_threshold = 5 if prepare else None
         self._slots = asyncio.Semaphore(size)
-        self._idle: deque[_Idle] = deque()
+        self._idle: deque[Lent] = deque()
         self._closed = False
 
     def lend(self, *, fresh: bool = False) -> Loan:
@@ -121,9 +120,10 @@ class Pool:
         version = self._source().version
         while self._idle:
             idle = self._idle.pop()
-            young = now - idle.since < _IDLE_S and now - idle.opened < _LIFE_S
-            if young and idle.version == version and _is_alive(idle.connection):
-                return Lent(idle.connection, idle.opened, version, reused=True)
+            young = now - idle.idle_since < _IDLE_S and now - idle.opened < _LIFE_S
+            if young and idle.version == version and _is_alive(idle):
+                idle.reused = True
+                return idle
             idle.connection.pgconn.finish()
         return None
 
@@ -150,16 +150,19 @@ class Pool:
             # What the driver keeps of the connection holds the password, for whoever prints an error's attributes.
             error._pgconn = None  # noqa: SLF001 - it has no public name that can be set
             raise
-        return Lent(connection, time.monotonic(), credential.version, reused=False)
+        end = select.poll()
+        end.register(connection.fileno(), select.POLLIN)
+        return Lent(connection, time.monotonic(), credential.version, end)
 
     async def _take_back(self, lent: Lent) -> None:
         status = lent.connection.pgconn.transaction_status
         if self._closed or lent.connection.closed or status != psycopg.pq.TransactionStatus.IDLE:
             await lent.connection.close()
             return
-        self._idle.append(_Idle(lent.connection, lent.opened, lent.version, since=time.monotonic()))
+        lent.idle_since = time.monotonic()
+        self._idle.append(lent)
         # The one that lay longest: nobody will take it out before it is too old.
-        if time.monotonic() - self._idle[0].since >= _IDLE_S:
+        if lent.idle_since - self._idle[0].idle_since >= _IDLE_S:
             await self._idle.popleft().connection.close()
 
     async def _close_idle(self) -> None:
@@ -167,13 +170,9 @@ class Pool:
             await self._idle.pop().connection.close()
 
 
-def _is_alive(connection: Connection) -> bool:
+def _is_alive(idle: Lent) -> bool:
     """Whether the server is not known to have left, asked of this host's kernel alone.
 
     A server says nothing to an idle connection but that it ends it, or, rarely, that a setting of its own changed.
     """
-    if connection.closed:
-        return False
-    poller = select.poll()
-    poller.register(connection.fileno(), select.POLLIN)
-    return not poller.poll(0)
+    return not idle.connection.closed and not idle.end.poll(0)

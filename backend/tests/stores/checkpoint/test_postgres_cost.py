@@ -234,9 +234,7 @@ def plan(database: Database, statement: bytes, values: dict[str, Any]) -> str:
 
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("run_id", "step_id", "fingerprint", "workflow", "workflow_version", "root_run_id"), "r1"),
-    **dict.fromkeys(
-        ("digest", "meta", "body", "hash_front", "hash_back", "head_hash", "inputs_digest", "inputs"), b"x"
-    ),
+    **dict.fromkeys(("digest", "meta", "body", "hash_behind", "head_hash", "inputs_digest", "inputs"), b"x"),
     **dict.fromkeys(("token", "version", "size_bytes", "updated_ms", "next_step_index", "lease_token", "crashes"), 1),
     **dict.fromkeys(("run_no", "seen_version", "seen_token", "seen_expires_ms", "source_no", "first", "steps"), 1),
     "tenant_id": "default",

@@ -175,8 +175,7 @@ CREATE INDEX nova_archive_tombstones_unwritten ON nova_archive_tombstones (tenan
 --
 -- p_digest, p_size_bytes: of the output.  p_meta, p_body: as codec.py writes them.
 -- p_token: NULL for a writer without a lease.  p_version: the expected one, NULL if it is not checked.
--- p_hash_front, p_hash_back: what stands before and behind the parent's hash in the bytes that a step's hash is of
--- (chain.py).
+-- p_hash_behind: what stands behind the parent's hash in the bytes that a step's hash is of (chain.py).
 -- p_now_ms: the time in ms since 1970, NULL takes the database's.
 --
 -- 48 bytes: version and next_step_index after the step, 8 bytes each, and its hash; two columns more would take longer
@@ -185,7 +184,7 @@ CREATE INDEX nova_archive_tombstones_unwritten ON nova_archive_tombstones (tenan
 -- asked again. Two that wait with the same step meet at the unique key of nova_steps: the second is undone as a whole.
 CREATE FUNCTION nova_append(
     p_tenant_id text, p_run_id text, p_step_id text, p_fingerprint text, p_digest bytea, p_meta bytea, p_body bytea,
-    p_size_bytes integer, p_token bigint, p_version bigint, p_hash_front bytea, p_hash_back bytea, p_now_ms bigint
+    p_size_bytes integer, p_token bigint, p_version bigint, p_hash_behind bytea, p_now_ms bigint
 ) RETURNS bytea LANGUAGE plpgsql
 -- The plan is kept while the tables grow, and to a table that is still small a planner prefers reading all of it.
 SET enable_seqscan = off
@@ -200,8 +199,9 @@ BEGIN
     UPDATE nova_runs AS r
     SET version = r.version + 1,
         next_step_index = r.next_step_index + 1,
-        updated_ms = coalesce(p_now_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-        head_hash = sha256(p_hash_front || r.head_hash || p_hash_back),
+        updated_ms = coalesce(p_now_ms, floor(date_part('epoch', clock_timestamp()) * 1000)::bigint),
+        -- What stands before the parent's hash: the name nova-step-1 and the number 32, each behind its length.
+        head_hash = sha256('\x000000000000000b6e6f76612d737465702d310000000000000020' || r.head_hash || p_hash_behind),
         crashes = 0,
         lease_holder = CASE WHEN p_token IS NOT NULL THEN r.lease_holder END,
         lease_expires_ms = CASE WHEN p_token IS NOT NULL THEN r.lease_expires_ms END
@@ -210,7 +210,7 @@ BEGIN
       AND CASE
           WHEN p_token IS NOT NULL THEN r.lease_token = p_token AND r.lease_holder IS NOT NULL
           ELSE r.lease_expires_ms IS NULL OR r.lease_expires_ms
-               <= coalesce(p_now_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+               <= coalesce(p_now_ms, floor(date_part('epoch', clock_timestamp()) * 1000)::bigint)
           END
       AND (p_version IS NULL OR r.version = p_version)
       -- Not EXISTS, which is planned as a join: before the first statistics that reads all steps.
