@@ -22,7 +22,7 @@ _DEFAULTS: Final = {
 }
 """What a URL that says nothing of it gets; a dead peer is noticed within a minute."""
 
-_EXAMPLE: Final = "postgresql://user:password@host:5432/database?sslmode=require"
+_EXAMPLE: Final = "postgresql://host:5432/database?sslmode=require, with user:password@ before the host"
 _ESCAPE: Final = "a character such as @ : / ? # % in the password must be written as %40 and so on"
 
 

@@ -57,8 +57,8 @@ def parse_address(url: str) -> Address:
         # A crash reporter shows the locals of every frame that an error came through.
         del url, parts
         raise ConfigurationError(
-            f"REDIS_URL {problem}; write redis://[[user]:password@]host[:port][/database] or rediss://..., with the "
-            "characters / ? # @ % of a password written as %2F %3F %23 %40 %25",
+            f"REDIS_URL {problem}; write redis://host[:port][/database] or rediss://..., user:password@ before the "
+            "host, and the characters / ? # @ % of a password written as %2F %3F %23 %40 %25",
             variable="REDIS_URL",
         )
     return Address(

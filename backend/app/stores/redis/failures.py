@@ -44,6 +44,7 @@ _TEXTS: Final = {
     "Script killed by user": "KILLED",
     "without any password configured": "WRONGPASS",
     "invalid password": "WRONGPASS",
+    "nova: an older layout": "OLDER",
 }
 _FIRST_WORD: Final = re.compile(r"-?([A-Z]{2,})(?= )")
 _INSIDE_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]{2,}) ")
@@ -81,6 +82,12 @@ def translated(
         return StoreDamagedError(
             f"a key that begins with 'nova:' on {server} holds something else; nothing was changed. "
             "Give Nova a database of its own (the number at the end of REDIS_URL)"
+        )
+    if code == "OLDER":
+        return StoreDamagedError(
+            f"the budget on {server} was written by an older Nova, which laid it out otherwise; nothing was changed. "
+            "Give this Nova a database of its own (the number at the end of REDIS_URL), and set the limits there, less "
+            "what was spent (docs/how-to/redis.md)"
         )
     if code in _UNAVAILABLE:
         return unavailable(f"{server} {_UNAVAILABLE[code]}. Nothing was changed")

@@ -398,3 +398,30 @@ class TestAuditInPortions:
         assert [limit.scope for limit in await store.limits()] == [f"run:{number:02d}" for number in range(30)]
         assert await store.scopes() == (*(f"run:{number:02d}" for number in range(30)), "s")
         assert (await window(store)).spent == 1
+
+
+@pytest.mark.parametrize(
+    "verb", ["reserve", "settle", "usage", "limits", "scopes", "holds", "set_limit", "audit", "stop"]
+)
+async def test_a_budget_of_an_older_layout_is_refused_untouched(
+    store: RedisBudgetStore, client: redis.Redis, verb: str
+) -> None:
+    """Its limits and counters lay elsewhere: to begin again would be to forget them."""
+    client.hset("nova:{default}:budget", mapping={"\nnow": "1795681267431", "tenant": "- 50000000000 - -"})
+    verbs: dict[str, Callable[[], Awaitable[object]]] = {
+        "reserve": lambda: store.reserve("new", 1, ["tenant"], lease=LEASE),
+        "settle": lambda: store.settle("of before", 1),
+        "usage": lambda: store.usage("tenant"),
+        "limits": store.limits,
+        "scopes": store.scopes,
+        "holds": store.holds,
+        "set_limit": lambda: store.set_limit("tenant", 1),
+        "audit": store.audit,
+        "stop": store.stop,
+    }
+
+    with pytest.raises(StoreDamagedError, match="older Nova"):
+        await verbs[verb]()
+
+    assert client.keys() == ["nova:{default}:budget"]
+    assert isinstance(await store.reserve("new", 1, ["tenant"], lease=LEASE, tenant_id="other"), Granted)

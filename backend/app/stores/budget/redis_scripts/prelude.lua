@@ -37,9 +37,12 @@ local KEEP_CLOSED = 7 * 24 * HOUR
 local call, format, match, sub, concat = redis.call, string.format, string.match, string.sub, table.concat
 local floor, min = math.floor, math.min
 
--- Returns the time of the caller (tests) or the server's; it never goes back behind the last one.
+-- Returns the time of the caller (tests) or the server's; it never goes back behind the last one. Without a last one
+-- the book is new, and a tenant whose limits and counters lie where an older Nova kept them, in the hash `budget`,
+-- would begin again with nothing spent and no limit: that ends the script before it has written anything.
 local function clock(last)
   local now
+  if not last and call('HLEN', sub(BOOK, 1, -6)) > 0 then error('nova: an older layout') end
   if ARGV[1] ~= '' then
     now = tonumber(ARGV[1])
   else
