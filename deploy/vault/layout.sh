@@ -16,6 +16,11 @@ mount=${NOVA_VAULT_MOUNT:-secret}
 path=${NOVA_VAULT_PATH:-user}
 approle=${NOVA_VAULT_APPROLE_MOUNT:-approle}
 
+"$cli" token lookup >/dev/null || {
+  echo "layout.sh: Vault cannot be asked: check VAULT_ADDR, and the login (VAULT_TOKEN)" >&2
+  exit 1
+}
+
 umask 077
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT INT TERM

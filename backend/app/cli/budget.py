@@ -357,5 +357,5 @@ def _stop_view(session: Session, stop: Stopped | None, tenant_id: str | None) ->
     if stop is None:
         return Text(f"{printable(whose)}: calls are made", style="green")
     reason = f" ({stop.reason})" if stop.reason else ""
-    told = f"{whose}: stopped since {moment(stop.since)}{reason}. To lift it: {session.nova} budget go{option}"
+    told = f"{whose}: stopped since {moment(stop.since)}{reason}\nto lift it: {session.nova} budget go{option}"
     return Text(printable(told), style="bold red")

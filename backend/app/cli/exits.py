@@ -119,6 +119,11 @@ class Ended(Exception):  # noqa: N818 - how a command ended, which need not be a
         """Return the end of a command that somebody stopped with Ctrl-C."""
         return cls(Explanation(exit_code=ExitCode.INTERRUPTED, code="ERR_INTERRUPTED", message=message, remedy=remedy))
 
+    @classmethod
+    def unwritten(cls, message: str) -> Ended:
+        """Return the end of a command whose result could not be put where it was asked for."""
+        return cls(Explanation(exit_code=ExitCode.OUTPUT, code="ERR_OUTPUT", message=message))
+
 
 _Remedy: TypeAlias = Callable[[str, object], str | None]
 """Gets ``nova`` with the global options that were in force, and the error."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from app.cli.exits import Ended
 from app.cli.session import JsonOption, Session, session_of
+from app.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.stores.archive.ledger import ArchiveLedger
@@ -75,7 +77,13 @@ def serve(
             LedgerCollector(lambda: waited_for(read_ledger(store, scopes=scope, tenant_id=session.tenant)))
         )
         registry.register(OffloadCollector(lambda: None if offloads is None else waited_for(read_offload(offloads))))
-        exposed = await asyncio.to_thread(expose, host=host, port=port, registry=registry)
+        try:
+            exposed = await asyncio.to_thread(expose, host=host, port=port, registry=registry)
+        except OSError as error:
+            raise ConfigurationError(
+                f"no metrics can be shown on {host!r}, port {port}: {error.strerror or error}; "
+                "name another --host or --port"
+            ) from error
         session.note(f"metrics of the ledger at {exposed.url} (Ctrl-C ends it)")
         try:
             await ended.wait()
@@ -127,7 +135,11 @@ def write(
     registry = CollectorRegistry()
     registry.register(LedgerCollector(lambda: ledger))
     registry.register(OffloadCollector(lambda: offload))
-    write_textfile(path, registry=registry)
+    try:
+        write_textfile(path, registry=registry)
+    except OSError as error:
+        told = f"{str(path)!r} could not be written: {error.strerror or error}; check the path"
+        raise Ended.unwritten(told) from error
     session.note(f"written to {path}")
 
 

@@ -12,7 +12,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import urlopen
 
-from app.errors import ConfigurationError, StoreUnavailableError
+from app.errors import InvalidInputError, StoreUnavailableError
 from app.money import Microcents, format_usd
 
 if TYPE_CHECKING:
@@ -65,13 +65,15 @@ class Reconciliation:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The same for programs, in microcents."""
+        """The same for programs."""
+        from app.cli.documents import money
+
         return {
-            "spent": self.spent,
-            "uncertain": self.uncertain,
-            "billed": self.billed,
-            "counted": self.counted,
-            "drift": self.drift,
+            "spent": money(self.spent),
+            "uncertain": money(self.uncertain),
+            "billed": money(self.billed),
+            "counted": money(self.counted),
+            "drift": money(self.drift),
             "explanation": self.told,
         }
 
@@ -87,11 +89,11 @@ def counted_cents(url: str, *, last: timedelta) -> Microcents:
     ``increase()`` would extrapolate, and would take a series that is born above zero for one that has not grown.
 
     Raises:
-        ConfigurationError: the URL is none.
+        InvalidInputError: the URL is none.
         StoreUnavailableError: Prometheus does not answer, or answers with an error.
     """
     if urlsplit(url).scheme not in {"http", "https"}:
-        raise ConfigurationError("--prometheus must be a URL such as http://127.0.0.1:9090")
+        raise InvalidInputError("--prometheus must be a URL such as http://127.0.0.1:9090")
     query = urlencode({"query": f"nova_llm_cost_cents_total[{int(last.total_seconds())}s]"})
     try:
         with urlopen(f"{url.rstrip('/')}/api/v1/query?{query}", timeout=TIMEOUT_S) as answer:  # noqa: S310 - see above

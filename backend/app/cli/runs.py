@@ -29,7 +29,9 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")
 def list_runs(
     ctx: typer.Context,
     *,
-    status: Annotated[RunStatus | None, typer.Option("--status", help="Only runs of this status.")] = None,
+    status: Annotated[
+        RunStatus | None, typer.Option("--status", help="Only runs of this status; running has the interrupted ones.")
+    ] = None,
     workflow: Annotated[str | None, typer.Option("--workflow", help="Only runs of this workflow.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 50,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Continue a list, as it said at its end.")] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -13,6 +13,9 @@ from app.cli.exits import Ended
 from app.cli.session import JsonOption, Session, session_of
 
 __all__ = ["app"]
+
+
+_GLOBAL_OPTIONS: Final = ("--data-dir", "--no-color", "--tenant")
 
 
 class _FlagsWithoutType:
@@ -34,7 +37,12 @@ class NovaGroup(_FlagsWithoutType, TyperGroup):
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.TyperException):
+        except typer.TyperException as caught:
+            option = getattr(caught, "option_name", None)
+            if option in _GLOBAL_OPTIONS:
+                caught.message = f"{option} stands before the command: nova {option} ... {ctx.invoked_subcommand} ..."
+            raise
+        except typer.Exit:
             raise
         except typer.Abort:
             error: BaseException = Ended.interrupted("nothing was changed")

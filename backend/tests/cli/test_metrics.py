@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from app.cli.reconciling import increase
+from app.cli.reconciling import Reconciliation, increase
 from app.skills.model_names import MODEL_NAMES
 from app.skills.models import current_models
 from app.skills.pricing import get_price_book
@@ -143,3 +143,34 @@ def test_a_prometheus_that_does_not_answer_is_told(nova: Nova) -> None:
 
     assert found.code == 30
     assert "Prometheus at http://127.0.0.1:9" in found.err
+
+
+def test_a_prometheus_that_is_no_url_is_refused(nova: Nova) -> None:
+    """As a value that the command does not take."""
+    assert nova("metrics", "reconcile", "--prometheus", "localhost").code == 4
+
+
+def test_a_file_that_cannot_be_written_is_told(nova: Nova, tmp_path: Path) -> None:
+    """With the exit code of an output, and the file's name."""
+    found = nova("metrics", "write", str(tmp_path / "none" / "nova.prom"))
+
+    assert found.code == 50
+    assert "nova.prom' could not be written: No such file or directory" in found.err
+
+
+def test_a_port_that_is_taken_is_told(nova: Nova) -> None:
+    """With what to name instead."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        found = nova("metrics", "serve", "--port", str(taken.getsockname()[1]))
+
+    assert found.code == 3
+    assert "name another --host or --port" in found.err
+
+
+def test_amounts_of_a_comparison_are_told_as_everywhere() -> None:
+    """In dollars and microcents."""
+    found = Reconciliation(spent=50_000_000, uncertain=10_000_000, counted=0).document
+
+    assert found["drift"] == {"usd": "0.4", "microcents": 40_000_000}

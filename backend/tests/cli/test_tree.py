@@ -95,6 +95,14 @@ def test_a_wrong_command_line_is_a_usage_error(nova: Nova, arguments: tuple[str,
     assert shown.err.strip()
 
 
+def test_a_global_option_behind_its_command_is_told_where_it_stands(nova: Nova) -> None:
+    """Where people write it first."""
+    shown = nova("run", "flow.yaml", "--tenant", "acme")
+
+    assert shown.code == 2
+    assert "stands before the command: nova --tenant ... run ..." in " ".join(shown.err.replace("│", " ").split())
+
+
 def test_the_version_is_told_for_people_and_for_programs(nova: Nova) -> None:
     """Both forms name Nova, Python and SQLite."""
     document = nova("version", "--json").check().json
