@@ -6,8 +6,10 @@ is known of them, and the documents say so.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -119,7 +121,7 @@ def commands() -> Iterator[list[str]]:
     services = [service for service in COMPOSE["services"].values() if service.get("image") == "nova:local"]
     for each in [*containers, *services]:
         words = " ".join([*each["command"], *each.get("args", ())])
-        for call in re.findall(r"\bnova ([^;]+)", words):
+        for call in re.findall(r"\bnova ([^;&]+)", words):
             yield call.split()
 
 
@@ -132,6 +134,37 @@ def test_every_command_is_one_of_novas(words: list[str]) -> None:
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         context = command.make_context(name, rest, parent=context)
     assert command.callback is not None
+
+
+def loops() -> Iterator[Any]:
+    """Return every script that a container runs, as its shell gets it."""
+    for name, pod in pods():
+        for container in pod["containers"]:
+            if container["command"][0] == "sh":
+                yield pytest.param(container["command"][-1], id=name)
+    for name, service in COMPOSE["services"].items():
+        if service.get("image") == "nova:local" and service["command"][0] == "sh":
+            yield pytest.param(service["command"][-1].replace("$$", "$"), id=f"compose-{name}")
+
+
+@pytest.mark.parametrize("script", list(loops()))
+def test_who_stops_a_container_stops_what_works_in_it(script: str, tmp_path: Path) -> None:
+    """SIGTERM goes to the shell alone, and it waits until the program has finished what is under way."""
+    for name in ("nova", "python3"):
+        program = tmp_path / name
+        program.write_text(
+            "#!/bin/sh\ntrap 'sleep 0.3; echo finished; exit 143' TERM\n"
+            "echo begun\nfor _ in $(seq 400); do sleep 0.05; done\n"
+        )
+        program.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    with subprocess.Popen(["sh", "-c", script], env={"PATH": path}, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "begun\n"
+        shell.send_signal(signal.SIGTERM)
+        assert shell.wait(20) == 143
+        assert shell.stdout.read() == "finished\n"
 
 
 def test_prometheus_and_grafana_find_what_the_compose_file_runs() -> None:
