@@ -174,5 +174,6 @@ class SearchPlugin:
 
 
 def _is_whole(config: pytest.Config) -> bool:
-    """Whether every test was asked for."""
-    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("keyword")
+    """Whether every test was asked for, but for the long campaigns."""
+    every_file = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return every_file and not config.getoption("keyword") and config.getoption("markexpr") == "not soak"
