@@ -36,6 +36,10 @@ steps:
     prompt: "{% for note in notes %}{{ note.text }} {% endfor %}Write one brief."
 """
 
+NEEDS_A_FULL_DEVICE = pytest.mark.skipif(
+    not Path("/dev/full").exists() and "CI" not in os.environ, reason="the system has no /dev/full"
+)
+
 
 @pytest.fixture
 def served() -> Iterator[Provider]:
@@ -282,7 +286,7 @@ def test_a_run_whose_progress_nobody_reads_completes(nova: Nova, start: Start, t
     assert_consistent(nova)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@NEEDS_A_FULL_DEVICE
 @pytest.mark.parametrize("arguments", [("version",), ("--help",), ("runs", "show", "--help")], ids=" ".join)
 def test_output_that_cannot_be_written_is_told(start: Start, arguments: tuple[str, ...]) -> None:
     """A full disk under standard output has an exit code of its own, and one message."""
@@ -294,7 +298,7 @@ def test_output_that_cannot_be_written_is_told(start: Start, arguments: tuple[st
     assert err.decode() == "error: the output could not be written: No space left on device\n"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@NEEDS_A_FULL_DEVICE
 def test_an_error_that_cannot_be_told_keeps_its_exit_code(start: Start) -> None:
     """Where standard error is full, the exit code still says what was wrong."""
     with Path("/dev/full").open("wb") as full:

@@ -23,7 +23,7 @@ from app.errors import (
 )
 from app.stores.checkpoint.contract import CheckpointStorage, RunStatus
 from app.workflow import writer
-from app.workflow.engine import Run, StepContext, Workflow, workflow
+from app.workflow.engine import Run, Runner, StepContext, Workflow, workflow
 from app.workflow.policies import RetryPolicy
 from app.workflow.steps import StepFunction
 
@@ -469,6 +469,17 @@ async def test_a_run_that_is_cancelled_waits_for_its_store_a_moment_only(verb: s
     assert store.waited < 2
 
 
+def draining(store: Away) -> Runner:
+    """Return a runner on a store that is away, which is told to stop while it waits for it."""
+
+    async def sleep(seconds: float) -> None:
+        await store.sleep(seconds)
+        runner.drain()
+
+    runner = runner_on(store, sleep=sleep)
+    return runner
+
+
 @workflow(version="1")
 async def noted_side_by_side(run: Run) -> None:
     """Take eight steps at once."""
@@ -479,11 +490,7 @@ async def test_a_run_that_is_to_stop_asks_its_store_for_one_of_its_steps_only() 
     """Of the steps that wait for their turn while the store is away none is tried where somebody waits for the end."""
     store = Away(1000.0)
 
-    async def sleep(seconds: float) -> None:
-        await store.sleep(seconds)
-        runner.drain()
-
-    runner = runner_on(store, sleep=sleep)
+    runner = draining(store)
     outcome = await runner.start(noted_side_by_side, run_id="r")
 
     assert outcome.status is RunStatus.RUNNING
@@ -495,10 +502,6 @@ async def test_a_silent_store_is_not_waited_for_to_take_a_lease_back(monkeypatch
     monkeypatch.setattr(writer, "_LONGEST_WAIT_S", 0.01)
     store = Away(1000.0)
 
-    async def sleep(seconds: float) -> None:
-        await store.sleep(seconds)
-        runner.drain()
-
     waited = False
 
     async def silent(*_: Any, **__: Any) -> None:
@@ -507,7 +510,7 @@ async def test_a_silent_store_is_not_waited_for_to_take_a_lease_back(monkeypatch
         waited = True
 
     store.release = silent  # type: ignore[attr-defined]
-    runner = runner_on(store, sleep=sleep)
+    runner = draining(store)
     outcome = await runner.start(noted_once, run_id="r")
 
     assert outcome.status is RunStatus.RUNNING
@@ -529,11 +532,7 @@ async def test_a_run_that_is_to_stop_waits_for_its_store_a_moment_only() -> None
     """Who presses Ctrl-C while the store is away is not made to wait for the length of a lease."""
     store = Away(1000.0)
 
-    async def sleep(seconds: float) -> None:
-        await store.sleep(seconds)
-        runner.drain()
-
-    runner = runner_on(store, sleep=sleep)
+    runner = draining(store)
     outcome = await runner.start(noted_once, run_id="r")
 
     assert outcome.status is RunStatus.RUNNING
