@@ -31,7 +31,7 @@ from app.stores.budget.contract import (
 )
 from app.stores.budget.ledger import Adjustment, EntryKind
 from app.stores.budget.redis_audit import audited
-from app.stores.budget.redis_book import ALL_TENANTS, RedisBook, budget_script, packed_scopes
+from app.stores.budget.redis_book import ALL_TENANTS, RedisBook, budget_script, packed_words
 from app.stores.budget.redis_rows import (
     ShownUsage,
     damaged,
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisBudgetStore"]
 
-_RESERVE: Final = budget_script("reserve", "counters", "rarely")
-_CLOSE: Final = budget_script("close", "counters", "rarely")
 _ADD: Final = budget_script("add", "rarely")
 _USAGE: Final = budget_script("usage", "rarely")
 _SET_LIMIT: Final = budget_script("set_limit", "rarely")
@@ -70,8 +68,9 @@ _STATES: Final = {HoldState.HELD: "h", HoldState.SETTLED: "s", HoldState.RELEASE
 class RedisBudgetStore:
     """Keeps ceilings on a server, by the server's clock.
 
-    A verb takes one round trip, except where more leases have ended at once than one script writes down, and where a
-    list or an audit is longer than one script reads. An acknowledged verb is as durable as the server: with
+    A verb takes one round trip, shared with what other tasks ask at the same time; more only where more leases have
+    ended at once than one script writes down, and where a list or an audit is longer than one script reads. An
+    acknowledged verb is as durable as the server: with
     ``appendfsync always`` it survives a crash, else up to a second may be forgotten.
 
     Args:
@@ -107,9 +106,8 @@ class RedisBudgetStore:
         lease = checks.check_lease(lease)
 
         lease_ms = lease // _MS
-        what, now_ms, rest = await self._book.ask(
-            _RESERVE, tenant_id, redis_book.CLEARED, hold_id, amount, lease_ms, packed_scopes(names), hold_id=hold_id
-        )
+        words = (packed_words("reserve", 2 + len(names), lease_ms), amount, packed_words(*names))
+        what, now_ms, rest = await self._book.change(tenant_id, hold_id, *words)
         if what == "stopped":
             return _stop(rest)
         if what == "known":
@@ -396,9 +394,8 @@ class RedisBudgetStore:
         detail: str | None = None,
     ) -> Hold:
         note = "" if detail is None else f"={detail}"
-        what, now_ms, rest = await self._book.ask(
-            _CLOSE, tenant_id, hold_id, verb, bill, "1" if correction else "", note, hold_id=hold_id
-        )
+        words = (packed_words(verb, 3, "1" if correction else ""), bill, note)
+        what, now_ms, rest = await self._book.change(tenant_id, hold_id, *words)
         now = from_ms(now_ms)
         if what == "unknown":
             return rules.known(None, hold_id, now)

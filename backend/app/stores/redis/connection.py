@@ -51,7 +51,9 @@ class RedisConnection:
         self._timeout_s = timeout_s
         self._pools: LoopClients[ConnectionPool] = LoopClients(self._build_pool)
 
-    async def run(self, script: Script, keys: Sequence[Word], arguments: Sequence[Word]) -> Any:
+    async def run(
+        self, script: Script, keys: Sequence[Word], arguments: Sequence[Word], *, since: float | None = None
+    ) -> Any:
         """Run a script and return what it returns: bytes, int, None, or a list of these.
 
         One round trip; two where the server does not know the script yet, as after a restart. If the caller is
@@ -61,6 +63,7 @@ class RedisConnection:
             script: as :func:`~app.stores.redis.scripts.load_script` gave it.
             keys: every key that it touches, all of one tenant; the first may be several, packed.
             arguments: its ARGV.
+            since: from when on the deadline counts, by the loop's clock; None for now.
 
         Raises:
             StoreUnavailableError: the store's class; the server cannot be reached, refuses, or is too slow. The text
@@ -72,7 +75,7 @@ class RedisConnection:
         if isinstance(keys[0], Packed):
             count += keys[0].count - 1
         return await self._within_deadline(
-            lambda pool, progress: pool.evaluate(progress, script, (count, *keys, *arguments))
+            lambda pool, progress: pool.evaluate(progress, script, (count, *keys, *arguments)), since
         )
 
     async def ask(self, *command: str) -> Any:
@@ -83,11 +86,20 @@ class RedisConnection:
         """Close the connections of the running loop. A later script opens them again."""
         await self._pools.aclose()
 
-    async def _within_deadline(self, work: Callable[[ConnectionPool, Progress], Awaitable[Any]]) -> Any:
+    async def _within_deadline(
+        self, work: Callable[[ConnectionPool, Progress], Awaitable[Any]], since: float | None = None
+    ) -> Any:
         pool = await self._pools.get()
         progress = pool.begun()
+        now = asyncio.get_running_loop().time()
+        deadline = (now if since is None else since) + self._timeout_s
+        if deadline <= now:
+            raise self._unavailable(
+                f"{pool.server} was busy with what was asked before for {self._timeout_s:g} s (NOVA_REDIS_TIMEOUT_S); "
+                "nothing was sent. Look at what keeps the server, or make fewer calls at a time"
+            )
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(deadline):
                 return await work(pool, progress)
         except TimeoutError as error:
             raise self._unavailable(self._too_slow(pool, progress)) from error

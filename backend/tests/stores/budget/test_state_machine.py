@@ -26,6 +26,7 @@ from app.stores.budget.contract import WINDOWS, BudgetStore, Granted, Hold, Hold
 from app.stores.budget.memory import InMemoryBudgetStore
 from app.stores.budget.redis import RedisBudgetStore
 from app.stores.budget.sqlite import SqliteBudgetStore
+from app.stores.redis import batches
 from tests.support.clock import FakeClock
 from tests.support.servers.valkey import ValkeyServer
 
@@ -54,6 +55,47 @@ PAUSE: Final = st.sampled_from(
 )
 DETAIL: Final = st.sampled_from([None, "cut", "corrected"])
 Verb = Callable[[BudgetStore], Awaitable[Any]]
+Change = Callable[[str], Verb]
+"""A verb for a tenant."""
+CHANGE: Final[st.SearchStrategy[Change]] = st.one_of(
+    st.builds(
+        lambda hold_id, amount, scopes, lease: (
+            lambda tenant: lambda store: store.reserve(hold_id, amount, scopes, lease=lease, tenant_id=tenant)
+        ),
+        HOLD_ID,
+        AMOUNT,
+        SCOPES,
+        LEASE,
+    ),
+    st.builds(
+        lambda hold_id, actual, correction, detail: (
+            lambda tenant: (
+                lambda store: store.settle(hold_id, actual, correction=correction, detail=detail, tenant_id=tenant)
+            )
+        ),
+        HOLD_ID,
+        AMOUNT,
+        st.booleans(),
+        DETAIL,
+    ),
+    st.builds(
+        lambda hold_id, detail: lambda tenant: lambda store: store.release(hold_id, detail=detail, tenant_id=tenant),
+        HOLD_ID,
+        DETAIL,
+    ),
+    st.builds(
+        lambda hold_id, detail: lambda tenant: lambda store: store.expire(hold_id, detail=detail, tenant_id=tenant),
+        HOLD_ID,
+        DETAIL,
+    ),
+)
+
+
+async def _answer(store: BudgetStore, verb: Verb) -> Any:
+    try:
+        return await verb(store)
+    except NovaError as error:
+        return type(error), str(error)
 
 
 class BudgetMachine(RuleBasedStateMachine):
@@ -84,14 +126,7 @@ class BudgetMachine(RuleBasedStateMachine):
 
     def answer(self, store: BudgetStore, verb: Verb) -> Any:
         """Run a verb and return its answer, or the error's class and text."""
-
-        async def wait() -> Any:
-            try:
-                return await verb(store)
-            except NovaError as error:
-                return type(error), str(error)
-
-        return self.runner.run(wait())
+        return self.runner.run(_answer(store, verb))
 
     def both(self, verb: Verb) -> Any:
         """Run a verb on memory and on the handle whose turn it is; return what both answered."""
@@ -127,6 +162,20 @@ class BudgetMachine(RuleBasedStateMachine):
     def expire(self, hold_id: str, detail: str | None, tenant: str) -> None:
         """Any id may turn out to be of unknown outcome."""
         self.both(lambda store: store.expire(hold_id, detail=detail, tenant_id=tenant))
+
+    @rule(changes=st.lists(CHANGE, min_size=2, max_size=8), tenant=TENANT)
+    def at_one_time(self, changes: list[Change], tenant: str) -> None:
+        """Several tasks ask at one time; it is as if each had waited for the one before."""
+
+        async def one_by_one() -> list[Any]:
+            return [await _answer(self.memory, change(tenant)) for change in changes]
+
+        async def at_once(handle: BudgetStore) -> list[Any]:
+            return await asyncio.gather(*(_answer(handle, change(tenant)) for change in changes))
+
+        self.turn += 1
+        expected = self.runner.run(one_by_one())
+        assert self.runner.run(at_once(self.handles[self.turn % 2])) == expected
 
     @rule(scope=SCOPE, limit=LIMIT, window=WINDOW, tenant=TENANT)
     def set_limit(self, scope: str, limit: int | None, window: Any, tenant: str) -> None:
@@ -247,6 +296,8 @@ class OnRedis(BudgetMachine):
             assert connection.recv(16) == b"+OK\r\n"
         for name, portion in self.portions.items():
             self.resources.enter_context(patch.object(redis_book, name, portion))
+        # Nothing goes ahead of the others on a connection of its own, so their order is known.
+        self.resources.enter_context(patch.object(batches, "_AT_ONCE", 0))
         return [RedisBudgetStore(fixed(_server().url), clock=self.clock) for _ in range(2)]
 
 

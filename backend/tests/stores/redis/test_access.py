@@ -18,7 +18,7 @@ from .cases import CASES, Case
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "how-to" / "redis.md"
 SCRIPTS = tuple(Path(stores.__file__).parent.glob("*/redis_scripts/*.lua"))
-COMMAND = re.compile(r"call\('([A-Z]+)'|\{ '([A-Z]+)', [A-Z]+ \}")
+COMMAND = re.compile(r"call\('([A-Z]+)'|\{ '([A-Z]+)'(?:, [A-Z]+)? \}")
 
 
 def documented() -> list[str]:

@@ -1,4 +1,4 @@
--- Counters, behind the prelude: a scope in the book, and what it is after a change.
+-- Counters, behind the prelude: a scope in the book, and what of it is simple.
 --
 -- A scope in the book is five lines. First spent and held in all, and how much of them lies outside its month and
 -- outside its day, "spent held spent held spent held": most changes are of all windows, and so of two numbers. Then
@@ -7,27 +7,37 @@
 -- uncertain, overage and base; and uncertain, overage and base of total, month and day.
 
 -- What stands behind the numbers of a scope that has the windows of a day, no limits and no counter per hour.
-local function unlimited(day)
-  return '\n' .. day .. '\n- - - -\n-\n'
+local function unlimited(day) return '\n' .. day .. '\n- - - -\n-\n' end
+
+-- Takes apart a scope of which only the numbers change and the rest is left as it is: it is not below zero, has the
+-- windows of a day (most are of this `day`, and `plain`, which is unlimited(day)) and no counter per hour. Nil where it is
+-- not so simple: see `changed` in `rarely`.
+local function apart(packed, day, plain)
+  local s, h, at, behind = match(packed or '', '^(%d+) (%d+)() %d+ %d+ %d+ %d+()')
+  if not s then return nil end
+  local limits = false
+  if find(packed, plain, behind, true) ~= behind then
+    local ms, mh, ds, dh, of, l1, l2, l3 = match(packed,
+      '^ (%d+) (%d+) (%d+) (%d+)\n(%d+%-%d+%-%d+)\n(%-?%d*) (%-?%d*) (%-?%d*) %-\n%-\n', at)
+    if not of then return nil end
+    day, limits = of, { tonumber(l1) or false, tonumber(l2) or false, tonumber(l3) or false, ms, mh, ds, dh }
+  end
+  return { spent = tonumber(s), held = tonumber(h), day = day, rest = sub(packed, at), limits = limits, is_put = false }
 end
 
--- Returns a scope after an amount, at least 0, was added to what is spent in all of its windows, and one to what is
--- held, the least that a counter may take below 2^53, and below its limits where it is held to them (`limited`). Nil
--- where it is not so simple: see `changed` in `rarely`. What it does not change it does not read.
-local function simply_changed(packed, day, plain, spent, held, limited)
-  local s, h, outside, at = match(packed or '', '^(%d+) (%d+)( %d+ %d+ %d+ %d+)()')
-  if not at then return nil end
-  local rest, left = sub(packed, at), 9007199254740991
+local function text_of(scope)
+  return scope.rest and format('%d %d', scope.spent, scope.held) .. scope.rest or scope.text
+end
+
+-- Returns the least that a counter of the scope may take below 2^53, and below its limits.
+local function room_of(scope)
+  local s, h, left = scope.spent, scope.held, 9007199254740991
   local room = left - s - h
-  if sub(rest, 1, #plain) ~= plain then
-    local of, l1, l2, l3 = match(rest, '^\n(%S+)\n(%-?%d*) (%-?%d*) (%-?%d*) %-\n')
-    if of ~= day then return nil end
-    if limited then
-      local ms, mh, ds, dh = match(outside, '^ (%d+) (%d+) (%d+) (%d+)$')
-      if l1 ~= '-' then left = min(left, l1 - s - h) end
-      if l2 ~= '-' then left = min(left, l2 - (s - ms) - (h - mh)) end
-      if l3 ~= '-' then left = min(left, l3 - (s - ds) - (h - dh)) end
-    end
+  if scope.limits then
+    local l1, l2, l3, ms, mh, ds, dh = unpack(scope.limits)
+    if l1 then left = min(left, l1 - s - h) end
+    if l2 then left = min(left, l2 - (s - ms) - (h - mh)) end
+    if l3 then left = min(left, l3 - (s - ds) - (h - dh)) end
   end
-  return format('%d %d', s + spent, h + held) .. outside .. rest, room, left
+  return room, left
 end

@@ -16,7 +16,7 @@
 --                      and made room for the next one in the book
 --   6 budget:journal   zset: "h" hold id, "e" entry, "c" scope in the book, "w" ended counter -> number of its last
 --                      change, while an audit is under way
---   7 hold:<id>        string: "state amount charged created expires closed hours\nscope\n...\nscope", and where
+--   7... hold:<id>     string: "state amount charged created expires closed hours\nscope\n...\nscope", and where
 --                      something was noted "\n\n" and the note; hours has a 1 for each scope that had a limit per hour
 -- Only what is due touches holds that are not in KEYS; their keys are in the same slot.
 --
@@ -31,11 +31,15 @@
 local BOOK, AGENDA, IDS, ENTRIES, ENDED, JOURNAL = unpack(KEYS, 1, 6)
 
 local CLEARING = 4503599627370496
+local ID_AT = #BOOK - #'budget:book' + #'hold:' + 1
 local HOUR = 3600000
 local KEEP_CLOSED = 7 * 24 * HOUR
 
-local call, format, match, sub, concat = redis.call, string.format, string.match, string.sub, table.concat
+local call, format, match, find = redis.call, string.format, string.match, string.find
+local sub, concat = string.sub, table.concat
 local floor, min = math.floor, math.min
+
+local server_ms
 
 -- Returns the time of the caller (tests) or the server's; it never goes back behind the last one. Without a last one
 -- the book is new, and a tenant whose limits and counters lie where an older Nova kept them, in the hash `budget`,
@@ -46,8 +50,11 @@ local function clock(last)
   if ARGV[1] ~= '' then
     now = tonumber(ARGV[1])
   else
-    local time = call('TIME')
-    now = time[1] * 1000 + floor(time[2] / 1000)
+    if not server_ms then
+      local time = call('TIME')
+      server_ms = time[1] * 1000 + floor(time[2] / 1000)
+    end
+    now = server_ms
   end
   last = tonumber(last or 0)
   return last > now and last or now
@@ -61,8 +68,10 @@ local function at_primary(answer)
   return answer
 end
 
-local function say(what, now, lines)
+local function told(what, now, lines)
   local answer = format('%s %d', what, now)
   if lines then answer = answer .. '\n' .. lines end
-  return at_primary(answer)
+  return answer
 end
+
+local function say(what, now, lines) return at_primary(told(what, now, lines)) end
