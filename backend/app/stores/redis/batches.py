@@ -84,7 +84,7 @@ class Batches(Generic[AskedT, AnswerT]):
                 self._is_back(found)
         answer: asyncio.Future[AnswerT] = loop.create_future()
         found.waiting.append(_Waiting(asked, loop.time(), answer))
-        if not found.departs_next_turn and found.under_way < _UNDER_WAY:
+        if not found.departs_next_turn:
             found.departs_next_turn = True
             loop.call_soon(self._depart, found)
         return await answer

@@ -368,6 +368,15 @@ class TestFaults:
         assert [type(error) for error in told] == [BudgetStoreUnavailableError] * 2
         assert "NOVA_REDIS_POOL_SIZE" in str(told[1])
 
+    async def test_what_waited_too_long_is_not_sent(self, connection: RedisConnection, valkey: ValkeyServer) -> None:
+        """Whoever waited behind others for as long as a verb may take is told so, and that nothing was sent."""
+        long_ago = asyncio.get_running_loop().time() - 5
+
+        with pytest.raises(BudgetStoreUnavailableError, match=r"busy .* for 5 s .*nothing was sent"):
+            await connection.run(COUNT, ["n"], [], since=long_ago)
+
+        assert await connection.run(COUNT, ["n"], [], since=long_ago + 4) == 1
+
     async def test_a_connection_that_the_server_closed_is_replaced(self, valkey: ValkeyServer) -> None:
         """A server that was restarted, or that ends idle connections, costs no verb an error."""
         async with FaultProxy(valkey.port) as proxy:
