@@ -85,6 +85,17 @@ def assert_consistent(nova: Nova) -> None:
     assert spent["spent"] == costs + spent["uncertain"]
 
 
+def until_stopping(process: subprocess.Popen[bytes]) -> bytes:
+    """Read what a process says until it says that it is stopping; one that ends without it is a failure."""
+    assert process.stderr is not None
+    said = b""
+    while b"stopping" not in said:
+        line = process.stderr.readline()
+        assert line, f"it ended and said only {said!r}"
+        said += line
+    return said
+
+
 def test_one_signal_lets_the_call_under_way_finish_and_be_recorded(
     nova: Nova, start: Start, tour: tuple[str, ...], served: Provider
 ) -> None:
@@ -94,10 +105,7 @@ def test_one_signal_lets_the_call_under_way_finish_and_be_recorded(
     served.wait_for_call()
 
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    said = b""
-    while b"stopping" not in said:
-        said += process.stderr.readline()
+    said = until_stopping(process)
     served.let_go()
     left, out, err = end(process)
 
@@ -122,10 +130,7 @@ def test_a_second_signal_cuts_the_call_under_way_and_charges_it_as_uncertain(
     served.wait_for_call()
 
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    said = b""
-    while b"stopping" not in said:
-        said += process.stderr.readline()
+    until_stopping(process)
     process.send_signal(signal.SIGINT)
     left, out, err = end(process, within_s=10)
 
