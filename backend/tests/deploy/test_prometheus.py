@@ -158,10 +158,15 @@ def test_what_is_shown_counted_and_spent_agrees_through_a_crash_and_a_falsified_
     # Every query of the dashboard has data, once there were two scrapes with calls between them.
     billed = int(world.tell("calls"))
     prometheus.until(lambda: world.reconcile().drift == 0, what="the first calls were scraped")
-    billed += int(world.tell("calls"))
-    prometheus.until(lambda: world.reconcile().drift == 0, what="the second calls were scraped")
-    missing = {name for name, query in queries().items() if not _has_data(prometheus, query)}
-    assert missing == set()
+    missing = queries()
+    for _ in range(5):
+        # A machine that is busy elsewhere may let the ten seconds that a rate looks back on go by.
+        billed += int(world.tell("calls"))
+        prometheus.until(lambda: world.reconcile().drift == 0, what="the next calls were scraped")
+        missing = {name: query for name, query in missing.items() if not _has_data(prometheus, query)}
+        if not missing:
+            break
+    assert missing == {}
 
     # Counters, gauges, ledger and audit agree to the microcent; what is uncertain is in none of the counters.
     found = world.reconcile()

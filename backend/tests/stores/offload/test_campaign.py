@@ -72,9 +72,12 @@ def may_block(blockbuster: BlockBuster) -> None:
     blockbuster.deactivate()
 
 
-async def _play(place: Place, seeds: range) -> Books:
+async def _play(place: Place, seeds: int, *, at_most: int | None = None) -> Books:
+    """Play some seeds, and more where nobody has read from the archive yet: how jobs and readers meet is chance."""
     books = Books()
-    for seed in seeds:
+    for seed in range(at_most or seeds):
+        if seed >= seeds and books.archived_reads > 0:
+            break
         with place(seed) as world:
             try:
                 books.add(await Campaign(world, seed).play())
@@ -94,12 +97,12 @@ def _check_reach(books: Books) -> None:
 
 async def test_a_few_seeds(on_sqlite: Place) -> None:
     """Three jobs, readers and writers on SQLite: 0 lost, 0 doubled, 0 wrong reads, 0 orphans."""
-    _check_reach(await _play(on_sqlite, range(SEEDS)))
+    _check_reach(await _play(on_sqlite, SEEDS, at_most=5 * SEEDS))
 
 
 async def test_a_few_seeds_on_servers(on_servers: Place) -> None:
     """The same on PostgreSQL, with a bucket of an S3 server behind the faults."""
-    _check_reach(await _play(on_servers, range(SERVER_SEEDS)))
+    _check_reach(await _play(on_servers, SERVER_SEEDS, at_most=10 * SERVER_SEEDS))
 
 
 @pytest.mark.soak
@@ -107,7 +110,7 @@ async def test_a_few_seeds_on_servers(on_servers: Place) -> None:
 @pytest.mark.parametrize("place", ["on_sqlite", "on_servers"])
 async def test_many_seeds(place: str, request: pytest.FixtureRequest) -> None:
     """The same for hundreds of seeds; every kind of step was died at."""
-    books = await _play(request.getfixturevalue(place), range(SOAK_SEEDS))
+    books = await _play(request.getfixturevalue(place), SOAK_SEEDS)
 
     assert min(books.deaths, books.fenced, books.busy, books.failed, books.archived_reads, books.refused_reads) > 0
     assert min(books.copied, books.purged, books.rewritten) > 0
