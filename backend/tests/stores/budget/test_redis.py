@@ -20,7 +20,7 @@ from app.stores.budget.redis_rows import counters_of
 from tests.support.clock import FakeClock
 from tests.support.servers.valkey import ValkeyServer
 
-from .contract import LEASE, BackDoor, BudgetContract, granted, spent_and_held, window
+from .contract import DAY, LEASE, BackDoor, BudgetContract, granted, spent_and_held, window
 
 BOOK = "nova:{default}:budget:book"
 
@@ -294,6 +294,23 @@ class TestRedisBudgetStore(BudgetContract):
 
         assert back_door.window_ids_kept("s") == {"total"}
         assert await spent_and_held(store) == (3 * redis_book.CLEARED, 0)
+        assert (await store.audit()).clean
+
+    async def test_a_scope_that_rested_begins_a_new_day_though_others_have_begun_it(
+        self, store: RedisBudgetStore, clock: FakeClock
+    ) -> None:
+        """Its counters in the book are yesterday's, the hour of the book is today's: what it spent then is not now."""
+        await store.set_limit("s", 10, window="day")
+        await granted(store, "yesterday", 10, "s")
+        await store.settle("yesterday", 10)
+        clock.advance(DAY)
+        await granted(store, "other", 1, "busy")
+
+        await granted(store, "today", 10, "s")
+        await store.settle("today", 4)
+
+        assert (await window(store, "s", "day")).spent == 4
+        assert await spent_and_held(store, "s") == (14, 0)
         assert (await store.audit()).clean
 
     async def test_an_id_that_is_used_again_is_kept_as_long_as_any(

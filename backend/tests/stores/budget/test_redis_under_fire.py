@@ -143,7 +143,8 @@ async def check_what_was_granted(campaign: Campaign, store: RedisBudgetStore) ->
         if counter[4] is not None and counter[2] + counter[3] > counter[4]
     ]
     assert above == []
-    assert sum(grant["tries"] == 0 for grant in grants) > len(grants) / 2
+    # A cut fails all that is under way, so most of a process's tasks ask again; enough must have been granted at once.
+    assert sum(grant["tries"] == 0 for grant in grants) > len(grants) / 5
     for grant in grants:
         assert (await store.hold(grant["hold"])).amount == grant["amount"]
     for bill in campaign.of("settled"):
