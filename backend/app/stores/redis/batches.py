@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 __all__ = ["Batches"]
@@ -105,30 +106,37 @@ class Batches(Generic[AskedT, AnswerT]):
                     batch.append(waiting)
             if batch:
                 group.under_way += 1
-                task = group.loop.create_task(self._carry(group, batch))
+                task = group.loop.create_task(self._carry(group.name, batch))
                 group.tasks.add(task)
-                task.add_done_callback(group.tasks.discard)
+                task.add_done_callback(partial(self._has_arrived, group, batch))
         if not group.waiting and not group.under_way:
             del self._groups[group.loop][group.name]
 
-    async def _carry(self, group: _Group[AskedT, AnswerT], batch: Sequence[_Waiting[AskedT, AnswerT]]) -> None:
+    async def _carry(self, name: str, batch: Sequence[_Waiting[AskedT, AnswerT]]) -> None:
         try:
-            answers = await self._send(group.name, [each.asked for each in batch], batch[0].since)
+            answers = await self._send(name, [each.asked for each in batch], batch[0].since)
         except Exception as error:  # noqa: BLE001  # nobody awaits this task; each who asked raises it
             for each in batch:
                 if not each.answer.done():
                     each.answer.set_exception(_of_one_caller(error))
-        except BaseException:
-            # The loop ends, and every task with it.
-            for each in batch:
-                each.answer.cancel()
-            raise
         else:
             for each, answer in zip(batch, answers, strict=True):
                 if not each.answer.done():
                     each.answer.set_result(answer)
-        finally:
-            self._is_back(group)
+
+    def _has_arrived(
+        self, group: _Group[AskedT, AnswerT], batch: Sequence[_Waiting[AskedT, AnswerT]], task: asyncio.Task[None]
+    ) -> None:
+        """Go on behind a batch.
+
+        It is called by the loop and not by the task, because a task that is cancelled before its first step runs
+        nothing, and one that ends within ``create_task`` (an eager one) would depart within a departure.
+        """
+        group.tasks.discard(task)
+        for each in batch:
+            # Who has no answer now gets none: the loop ends, and every task with it.
+            each.answer.cancel()
+        self._is_back(group)
 
     def _is_back(self, group: _Group[AskedT, AnswerT]) -> None:
         group.under_way -= 1

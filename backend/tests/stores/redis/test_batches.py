@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from app.stores.redis import batches
 from app.stores.redis.batches import Batches
 
 LARGEST = 5
+EAGER: Any = getattr(asyncio, "eager_task_factory", None)
 
 
 class Server:
@@ -176,6 +178,51 @@ async def test_a_direct_one_that_is_cancelled_lets_the_next_go() -> None:
 
     assert await to.ask("g", "next") == "NEXT"
     await asyncio.sleep(0.01)
+    assert not any(to._groups.values())
+
+
+async def test_a_batch_that_is_cancelled_before_it_began_leaves_its_place(server: Server) -> None:
+    """Where every task of a loop is cancelled, nobody waits for ever: not who asked, nor who asks behind it."""
+    to = asking(server)
+
+    for _ in range(batches._UNDER_WAY):
+        asked = [asyncio.create_task(to.ask("g", f"{n}")) for n in range(3)]
+        await asyncio.sleep(0)
+        group = to._groups[asyncio.get_running_loop()]["g"]
+        while not group.tasks:  # noqa: ASYNC110 - the turn in which it departs is looked for
+            await asyncio.sleep(0)
+        for task in group.tasks:
+            task.cancel()
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert answers[:2] == ["0", "1"]
+        assert isinstance(answers[2], asyncio.CancelledError)
+
+    assert server.sizes == [1] * 2 * batches._UNDER_WAY
+    async with asyncio.timeout(5):
+        assert len(await asyncio.gather(*(to.ask("g", f"{n}") for n in range(9)))) == 9
+    await asyncio.sleep(0)
+    assert not any(to._groups.values())
+
+
+@pytest.mark.skipif(EAGER is None, reason="tasks may begin within create_task since Python 3.12")
+async def test_however_many_end_at_once_none_departs_within_another() -> None:
+    """With eager tasks a batch whose time is over ends before its task is made: thousands of them end as one does."""
+    loop, away = asyncio.get_running_loop(), asyncio.Event()
+
+    async def send(_: str, __: Sequence[str], ___: float) -> list[str]:
+        await away.wait()
+        raise BudgetStoreUnavailableError("the server is away")
+
+    to: Batches[str, str] = Batches(send, largest=1)
+    loop.set_task_factory(EAGER)
+    tasks = [asyncio.create_task(to.ask("g", f"{n}")) for n in range(3_000)]
+    away.set()
+    done, _ = await asyncio.wait(tasks, timeout=5)
+    loop.set_task_factory(None)
+
+    assert {type(task.exception()) for task in done} == {BudgetStoreUnavailableError}
+    assert len(done) == 3_000
     assert not any(to._groups.values())
 
 
