@@ -108,7 +108,7 @@ class RedisBook:
             url, unavailable=BudgetStoreUnavailableError, pool_size=pool_size, timeout_s=timeout_s
         )
         self._clock = clock
-        self._batches = Batches(self._run_verbs, largest=TOGETHER)
+        self._batches = Batches(self._run_verbs, largest=TOGETHER, within_s=timeout_s / 10)
 
     async def ask(self, script: Script, tenant_id: str, *arguments: Word, hold_id: str | None = None) -> Answer:
         """Run a script that first writes ended leases down, until none is left and it has done its own work."""

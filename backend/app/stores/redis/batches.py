@@ -56,13 +56,20 @@ class Batches(Generic[AskedT, AnswerT]):
         send: sends what it is given for one group, at least one, and returns as many answers in the same order. The
             last argument is when the first of them was asked, by the loop's clock: its deadline counts from then.
         largest: how many go together at most.
+        within_s: how long after the first of a batch the others may have been asked: as much of their own time they
+            may lose by its deadline.
     """
 
     def __init__(
-        self, send: Callable[[str, Sequence[AskedT], float], Awaitable[Sequence[AnswerT]]], *, largest: int
+        self,
+        send: Callable[[str, Sequence[AskedT], float], Awaitable[Sequence[AnswerT]]],
+        *,
+        largest: int,
+        within_s: float,
     ) -> None:
         self._send = send
         self._largest = largest
+        self._within_s = within_s
         self._groups: dict[asyncio.AbstractEventLoop, dict[str, _Group[AskedT, AnswerT]]] = {}
 
     async def ask(self, group: str, asked: AskedT) -> AnswerT:
@@ -101,6 +108,8 @@ class Batches(Generic[AskedT, AnswerT]):
         while group.waiting and group.under_way < _UNDER_WAY:
             batch: list[_Waiting[AskedT, AnswerT]] = []
             while group.waiting and len(batch) < self._largest:
+                if batch and group.waiting[0].since > batch[0].since + self._within_s:
+                    break
                 waiting = group.waiting.popleft()
                 if not waiting.answer.done():  # else its caller was cancelled
                     batch.append(waiting)

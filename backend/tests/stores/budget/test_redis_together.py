@@ -20,6 +20,7 @@ from app.stores.budget.contract import Granted, Hold, HoldState, Refused
 from app.stores.budget.redis import RedisBudgetStore
 from app.stores.redis import batches
 from tests.support.clock import FakeClock
+from tests.support.servers.proxy import FaultProxy
 from tests.support.servers.valkey import ValkeyServer
 
 from .contract import LEASE, granted, spent_and_held
@@ -368,3 +369,28 @@ async def test_a_replica_tells_nothing_to_many_either(
 
     assert [type(answer) for answer in answers] == [BudgetStoreUnavailableError] * 6
     assert {"read-only replica" in str(answer) for answer in answers} == {True}
+
+
+async def test_behind_a_server_that_hangs_each_waits_its_own_time(server: ValkeyServer, client: redis.Redis) -> None:
+    """More than are under way at once, asked one after another: none is ended long before, or long after, its time."""
+    loop = asyncio.get_running_loop()
+
+    async def waited(store: RedisBudgetStore, hold_id: str) -> float:
+        began = loop.time()
+        with pytest.raises(BudgetStoreUnavailableError):
+            await store.reserve(hold_id, 1, ["s"], lease=LEASE)
+        return loop.time() - began
+
+    async with FaultProxy(server.port) as proxy:
+        store = RedisBudgetStore(fixed(f"redis://127.0.0.1:{proxy.port}/0"), timeout_s=1)
+        await granted(store, "h", 1, "s")
+        proxy.silent = True
+        tasks = []
+        for n in range(40):
+            tasks.append(asyncio.create_task(waited(store, f"h{n}")))
+            await asyncio.sleep(0.02)
+        times_s = await asyncio.gather(*tasks)
+        await store.close()
+
+    assert min(times_s) > 0.85
+    assert max(times_s) < 5

@@ -14,6 +14,7 @@ from app.stores.redis import batches
 from app.stores.redis.batches import Batches
 
 LARGEST = 5
+WITHIN_S = 60.0
 EAGER: Any = getattr(asyncio, "eager_task_factory", None)
 
 
@@ -52,7 +53,7 @@ def server() -> Server:
 
 def asking(server: Server) -> Batches[str, str]:
     """Return batches of five."""
-    return Batches(server.send, largest=LARGEST)
+    return Batches(server.send, largest=LARGEST, within_s=WITHIN_S)
 
 
 async def test_each_gets_its_own_answer(server: Server) -> None:
@@ -214,7 +215,7 @@ async def test_however_many_end_at_once_none_departs_within_another() -> None:
         await away.wait()
         raise BudgetStoreUnavailableError("the server is away")
 
-    to: Batches[str, str] = Batches(send, largest=1)
+    to: Batches[str, str] = Batches(send, largest=1, within_s=WITHIN_S)
     loop.set_task_factory(EAGER)
     tasks = [asyncio.create_task(to.ask("g", f"{n}")) for n in range(3_000)]
     away.set()
@@ -243,6 +244,24 @@ async def test_the_deadline_counts_from_the_first_that_asked() -> None:
     assert server.since[-1] == pytest.approx(asked, abs=0.02)
 
 
+async def test_who_asked_much_later_has_a_deadline_of_its_own() -> None:
+    """Behind a server that hangs, whoever has just asked is not ended with those who have waited all their time."""
+    server = Server(busy=True)
+    to: Batches[str, str] = Batches(server.send, largest=LARGEST, within_s=0.05)
+    tasks = []
+    for name, count in (("first", batches._UNDER_WAY), ("early", 2), ("late", 2)):
+        for _ in range(count):
+            tasks.append(asyncio.create_task(to.ask("g", name)))
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.1)
+
+    server.may_answer.set()
+    await asyncio.gather(*tasks)
+
+    assert [asked for _, asked in server.sent[batches._UNDER_WAY :]] == [("early", "early"), ("late", "late")]
+    assert server.since[-1] - server.since[-2] > 0.1
+
+
 def test_loops_one_after_another_and_at_one_time_share_nothing() -> None:
     """Each thread has its own loop, and one that ended in the middle holds up nobody."""
 
@@ -257,7 +276,7 @@ def test_loops_one_after_another_and_at_one_time_share_nothing() -> None:
         await asyncio.Event().wait()
         return list(asked)
 
-    to: Batches[str, str] = Batches(endless, largest=LARGEST)
+    to: Batches[str, str] = Batches(endless, largest=LARGEST, within_s=WITHIN_S)
     loop = asyncio.new_event_loop()
     tasks = [loop.create_task(to.ask("g", f"{n}")) for n in range(9)]
     loop.run_until_complete(asyncio.sleep(0.01))
