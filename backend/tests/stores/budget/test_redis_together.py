@@ -394,3 +394,20 @@ async def test_behind_a_server_that_hangs_each_waits_its_own_time(server: Valkey
 
     assert min(times_s) > 0.85
     assert max(times_s) < 5
+
+
+async def test_a_user_that_was_made_before_mset_was_needed_does_the_same(
+    store: RedisBudgetStore, server: ValkeyServer, client: redis.Redis, in_one: None
+) -> None:
+    """A command that the server refuses behind the first write must not leave counters without their holds."""
+    client.execute_command("ACL", "SETUSER", "older", "reset", "on", ">pw", "~nova:*", "+@all", "-mset")
+    older = RedisBudgetStore(fixed(server.url.replace("//", "//older:pw@")))
+    await granted(older, "alone", 10, "s")
+
+    answers = await reserve_all(older, 3, amount=10)
+    await asyncio.gather(older.settle("h0", 4), older.release("h1"))
+    await older.close()
+
+    assert all(isinstance(answer, Granted) for answer in answers)
+    assert await spent_and_held(store, "s") == (4, 20)
+    assert (await store.audit()).clean

@@ -70,7 +70,10 @@ local function flush()
   end
   if hour_put then words[n + 1], words[n + 2] = '\nhour', hour_line end
   call(unpack(words))
-  call(unpack(put_holds))
+  -- A user that was made for an older Nova may not MSET. The book is written by now, so this must not fail.
+  if redis.pcall(unpack(put_holds)).err then
+    for i = 2, #put_holds, 2 do call('SET', put_holds[i], put_holds[i + 1]) end
+  end
   if put_due[3] then call(unpack(put_due)) end
   if put_ids[3] then call(unpack(put_ids)) end
   has_written = true
