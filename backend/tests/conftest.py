@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import forbiddenfruit
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import Phase
@@ -78,6 +79,19 @@ def forget_secrets(clean_environment: None) -> Iterator[None]:
     keeper = sys.modules.get("app.secrets.keeper")
     if keeper is not None:
         keeper.close_secrets()
+
+
+def pytest_unconfigure() -> None:
+    """Take blockbuster's wrappers out of the built-in types, where it leaves them.
+
+    It sets the methods of types such as ``io.BufferedWriter`` by forbiddenfruit, which keeps the value that was there
+    before under another name: the method at first, and the wrapper when the method is put back. The wrappers refer to
+    stdout, and Python frees these types after it has taken apart what closing stdout needs: it would crash at its end.
+    """
+    for function in BlockBuster().functions.values():
+        left_over = f"_c_{function.func_name}"
+        if isinstance(function.module, type) and left_over in vars(function.module):
+            forbiddenfruit.reverse(function.module, left_over)
 
 
 @pytest.fixture(autouse=True)
